@@ -1,0 +1,107 @@
+// Package event tells the rest of Berth what has happened: an artifact was
+// pushed, a project deleted, a user has logged in.
+//
+// An event is a River job that is inserted in the transaction of the change it
+// tells of (Outbox.Add). So none is lost, and none tells of a change that was
+// rolled back. The jobs service consumes it, at least once; ID tells a
+// repetition from a second event.
+package event
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+)
+
+// Event is one thing that happened. Operation and ResourceType together are
+// Harbor's audit event types ("create" + "artifact", "login" + "user").
+type Event struct {
+	ID           uuid.UUID `json:"id"`
+	Time         time.Time `json:"time"`
+	Operation    string    `json:"operation"`     // create, delete, update, pull, login, logout
+	ResourceType string    `json:"resource_type"` // artifact, tag, repository, project, user, robot, member, configuration
+	Resource     string    `json:"resource"`      // "library/app:1.0", a project's or a user's name
+	Description  string    `json:"description"`   // a sentence for the audit trail
+	Success      bool      `json:"success"`
+	User         string    `json:"user"` // "" = anonymous
+	Source       string    `json:"source,omitempty"`
+	RequestID    string    `json:"request_id,omitempty"`
+	ProjectID    int64     `json:"project_id,omitempty"`
+	RepositoryID int64     `json:"repository_id,omitempty"`
+	Repository   string    `json:"repository,omitempty"` // whole name
+	Digest       string    `json:"digest,omitempty"`
+	Tag          string    `json:"tag,omitempty"`
+}
+
+// Kind is the job's name in River.
+func (Event) Kind() string { return "event" }
+
+// InsertOpts puts events into a queue of their own, so that long jobs never
+// hold them up.
+func (Event) InsertOpts() river.InsertOpts { return river.InsertOpts{Queue: Queue, MaxAttempts: 25} }
+
+// Queue is the River queue of events.
+const Queue = "events"
+
+// Outbox inserts events.
+type Outbox struct{ client *river.Client[pgx.Tx] }
+
+// NewOutbox makes an outbox on the pool's database.
+func NewOutbox(pool *pgxpool.Pool) (*Outbox, error) {
+	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{})
+	if err != nil {
+		return nil, err
+	}
+	return &Outbox{client}, nil
+}
+
+// Add inserts events in tx. It fills in ID, Time and what the context knows of
+// the request (see With).
+func (o *Outbox) Add(ctx context.Context, tx pgx.Tx, events ...Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	params := make([]river.InsertManyParams, len(events))
+	origin, _ := ctx.Value(originKey{}).(Origin)
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	for i, e := range events {
+		if e.ID == uuid.Nil {
+			e.ID = uuid.New()
+		}
+		if e.Time.IsZero() {
+			e.Time = now
+		}
+		if e.User == "" {
+			e.User = origin.User
+		}
+		e.Source, e.RequestID = origin.Source, origin.RequestID
+		params[i] = river.InsertManyParams{Args: e}
+	}
+	_, err := o.client.InsertManyFastTx(ctx, tx, params)
+	return err
+}
+
+// Origin is who made a request, from where.
+type Origin struct {
+	User      string // login name; "" = anonymous
+	Source    string // the client's address
+	RequestID string
+}
+
+type originKey struct{}
+
+// With gives a context whose events carry o.
+func With(ctx context.Context, o Origin) context.Context {
+	return context.WithValue(ctx, originKey{}, o)
+}
+
+// From gives what With put into ctx.
+func From(ctx context.Context) Origin {
+	o, _ := ctx.Value(originKey{}).(Origin)
+	return o
+}
