@@ -1,5 +1,9 @@
 // Package access decides who may do what. May is the one place that answers;
 // the registry, the token service and the REST API all ask it.
+//
+// The rules are Harbor's. A user's rights in a project are those of the user's
+// roles in it, and on a public project those that anyone has. A robot's rights
+// are listed one by one. A system administrator may do everything.
 package access
 
 // Kind tells what a principal is.
@@ -23,6 +27,17 @@ const (
 	Maintainer   Role = 4
 	LimitedGuest Role = 5
 )
+
+// Valid reports whether r is one of Harbor's roles.
+func (r Role) Valid() bool { return r >= ProjectAdmin && r <= LimitedGuest }
+
+// String gives the role's name in Harbor's API.
+func (r Role) String() string {
+	if !r.Valid() {
+		return ""
+	}
+	return [...]string{"", "projectAdmin", "developer", "guest", "maintainer", "limitedGuest"}[r]
+}
 
 // Principal is who asks. The zero Principal is anonymous.
 type Principal struct {
@@ -53,4 +68,104 @@ type Target struct {
 	Project   string
 	Public    bool
 	Roles     []Role
+}
+
+// May reports whether p may do action on resource in t. It is asked on every
+// request, and allocates nothing.
+func May(p Principal, t Target, resource, action string) bool {
+	if p.Sysadmin {
+		// A scanner's pull passes the policies that block a vulnerable image. No
+		// person has that right, so that the policies hold for administrators too.
+		return action != "scanner-pull"
+	}
+	wanted := Pair{resource, action}
+	if t.ProjectID == 0 {
+		return p.Kind == Robot && granted(p.Permissions, "system", "/", wanted)
+	}
+	if p.Kind == Robot && granted(p.Permissions, "project", t.Project, wanted) {
+		return true
+	}
+	return matrix[wanted]&held(p, t) != 0
+}
+
+// held gives the set of the principal's roles in the project, to which a public
+// project adds one that everybody has.
+func held(p Principal, t Target) (s roleSet) {
+	if p.Kind == User {
+		for _, r := range t.Roles {
+			if r.Valid() {
+				s |= 1 << r
+			}
+		}
+	}
+	if t.Public {
+		s |= public
+	}
+	return s
+}
+
+// granted reports whether a robot's blocks have the pair for a namespace.
+func granted(blocks []Permission, kind, namespace string, wanted Pair) bool {
+	for i := range blocks {
+		b := &blocks[i]
+		if b.Kind != kind || b.Namespace != namespace && (kind != "project" || b.Namespace != "*") {
+			continue
+		}
+		for _, a := range b.Access {
+			if a == wanted {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// MayCreateProject reports whether p may create a project, given whether the
+// configuration lets everyone do so (project_creation_restriction). Robots need
+// the permission in any case.
+func MayCreateProject(p Principal, everyone bool) bool {
+	return May(p, Target{}, "project", "create") || everyone && p.Kind == User
+}
+
+// Actions gives what p may do with a project's repositories, in the words of
+// registry tokens. The slice is shared: do not write to it.
+func Actions(p Principal, t Target) []string {
+	if t.ProjectID == 0 {
+		return nil
+	}
+	var i int
+	if May(p, t, "repository", "pull") {
+		i |= 1
+	}
+	if May(p, t, "repository", "push") {
+		i |= 2
+	}
+	// Both are the right to take images away; roles have both or neither.
+	if May(p, t, "artifact", "delete") || May(p, t, "repository", "delete") {
+		i |= 4
+	}
+	if May(p, t, "repository", "scanner-pull") {
+		i |= 8
+	}
+	return actionSets[i]
+}
+
+// CatalogActions gives what p may do with the registry's catalog, in the words
+// of registry tokens.
+func CatalogActions(p Principal) []string {
+	if May(p, Target{}, "catalog", "read") {
+		return []string{"*"}
+	}
+	return nil
+}
+
+// Held lists the pairs that p has in t, of all that roles can give.
+func Held(p Principal, t Target) []Pair {
+	var pairs []Pair
+	for _, pair := range rolePairs {
+		if May(p, t, pair.Resource, pair.Action) {
+			pairs = append(pairs, pair)
+		}
+	}
+	return pairs
 }

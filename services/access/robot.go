@@ -1,0 +1,102 @@
+package access
+
+import (
+	"slices"
+	"strings"
+
+	"berth/appliance/fault"
+)
+
+// What a robot may be given, resource by resource, in the order of Harbor's
+// GET /permissions.
+var (
+	projectGrants = pairs(
+		"log list", "project read delete update", "metadata read create delete list update",
+		"repository read update delete list pull push", "artifact read create list delete",
+		"scan create read stop", "sbom create stop read", "tag create list delete", "accessory list",
+		"artifact-addition read", "artifact-label create delete", "scanner create read",
+		"preheat-policy read create delete list update", "immutable-tag create delete list update",
+		"notification-policy read create delete list update", "tag-retention read create delete list update",
+		"label read create delete list update", "quota read", "robot create read list delete",
+		"export-cve create read", "member create read update list delete")
+
+	systemGrants = pairs(
+		"audit-log list", "preheat-instance read create delete list update", "project list create",
+		"replication-policy read create delete list update", "replication read create list",
+		"replication-adapter list", "registry read create delete list update",
+		"scan-all read update stop create", "system-volumes read",
+		"garbage-collection read create list update stop", "purge-audit read create list update stop",
+		"jobservice-monitor list stop", "scanner read create delete list update",
+		"label read create delete update", "security-hub read list", "catalog read", "quota read list",
+		"robot create read list delete", "user create read update list delete", "ldap-user create list",
+		"quota update", "user-group create read update list delete")
+)
+
+func pairs(lines ...string) (all []Pair) {
+	for _, line := range lines {
+		resource, actions, _ := strings.Cut(line, " ")
+		for action := range strings.FieldsSeq(actions) {
+			all = append(all, Pair{resource, action})
+		}
+	}
+	return all
+}
+
+// Grantable lists the pairs that a robot's system and project blocks may have.
+func Grantable() (system, project []Pair) {
+	return slices.Clone(systemGrants), slices.Clone(projectGrants)
+}
+
+// CheckPermissions accepts the permissions of a robot of a level, "project"
+// (one block, for its own project) or "system" (any number of blocks).
+func CheckPermissions(level string, blocks []Permission) error {
+	switch {
+	case level != "project" && level != "system":
+		return fault.New(fault.Invalid, "a robot's level is project or system, not %q", level).On("level")
+	case len(blocks) == 0:
+		return fault.New(fault.Invalid, "a robot needs at least one permission").On("permissions")
+	case level == "project" && (len(blocks) != 1 || blocks[0].Kind != "project" || blocks[0].Namespace == "*"):
+		return fault.New(fault.Invalid, "a project's robot has exactly one block of permissions, for one project").On("permissions")
+	}
+	for _, b := range blocks {
+		if err := checkBlock(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkBlock(b Permission) error {
+	var grants []Pair
+	switch {
+	case b.Kind == "system" && b.Namespace == "/":
+		grants = systemGrants
+	case b.Kind == "project" && b.Namespace != "" && b.Namespace != "/":
+		grants = projectGrants
+	default:
+		return fault.New(fault.Invalid, "no robot can have permissions of kind %q on %q", b.Kind, b.Namespace).On("permissions").
+			WithHint(`kind "system" goes with namespace "/", kind "project" with a project's name or "*"`)
+	}
+	if len(b.Access) == 0 {
+		return fault.New(fault.Invalid, "the permissions on %q list no access", b.Namespace).On("permissions")
+	}
+	for _, a := range b.Access {
+		if !slices.Contains(grants, a) {
+			return fault.New(fault.Invalid, "bad request permission: %s:%s", a.Resource, a.Action).On("permissions")
+		}
+	}
+	return nil
+}
+
+// Covers reports whether robot p has every one of the permissions itself: a
+// robot may make others only with rights out of its own.
+func Covers(p Principal, blocks []Permission) bool {
+	for _, b := range blocks {
+		for _, a := range b.Access {
+			if !granted(p.Permissions, b.Kind, b.Namespace, a) {
+				return false
+			}
+		}
+	}
+	return true
+}
