@@ -79,7 +79,9 @@ func (o *Outbox) Add(ctx context.Context, tx pgx.Tx, events ...Event) error {
 		if e.User == "" {
 			e.User = origin.User
 		}
-		e.Source, e.RequestID = origin.Source, origin.RequestID
+		if e.Source == "" && e.RequestID == "" {
+			e.Source, e.RequestID = origin.Source, origin.RequestID
+		}
 		params[i] = river.InsertManyParams{Args: e}
 	}
 	_, err := o.client.InsertManyFastTx(ctx, tx, params)

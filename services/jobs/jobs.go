@@ -1,0 +1,213 @@
+// Package jobs does what need not be done while a client waits: it writes the
+// audit trail from events, collects garbage, re-hashes blobs, sweeps what cut-off
+// uploads left. River keeps the jobs in PostgreSQL; any number of nodes may run
+// this service, and periodic jobs run on one of them at a time.
+package jobs
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
+
+	"berth/appliance/fault"
+	"berth/services/artifact"
+	"berth/services/audit"
+	"berth/services/blob"
+	"berth/services/event"
+	"berth/services/reference"
+)
+
+// Options configure a Service.
+type Options struct {
+	Pool      *pgxpool.Pool
+	Artifacts *artifact.Store
+	Blobs     *blob.Store
+	Log       *slog.Logger
+	Every     Intervals
+}
+
+// Intervals say how often periodic work runs. The zero value is DefaultIntervals.
+type Intervals struct {
+	Collect time.Duration // garbage collection: reviews what is due
+	Sweep   time.Duration // abandoned uploads, and objects that nothing knows
+	Scrub   time.Duration // a share of all blobs is re-hashed each time
+	Verify  time.Duration // how old a blob's last verification may be
+	Upkeep  time.Duration // audit partitions
+}
+
+// DefaultIntervals collect every half minute and re-hash everything monthly.
+var DefaultIntervals = Intervals{Collect: 30 * time.Second, Sweep: 6 * time.Hour, Scrub: 10 * time.Minute, Verify: 30 * 24 * time.Hour, Upkeep: 12 * time.Hour}
+
+// Service runs jobs.
+type Service struct {
+	Options
+	client *river.Client[pgx.Tx]
+}
+
+// The periodic jobs. A kind of job is one type; its worker is a method below.
+type (
+	collectArgs struct{}
+	sweepArgs   struct{}
+	scrubArgs   struct{}
+	upkeepArgs  struct{}
+)
+
+func (collectArgs) Kind() string { return "collect_garbage" }
+func (sweepArgs) Kind() string   { return "sweep_storage" }
+func (scrubArgs) Kind() string   { return "scrub_blobs" }
+func (upkeepArgs) Kind() string  { return "audit_upkeep" }
+
+// once keeps a periodic job from piling up behind one that takes long.
+func once() *river.InsertOpts {
+	return &river.InsertOpts{MaxAttempts: 1, UniqueOpts: river.UniqueOpts{ByState: []rivertype.JobState{
+		rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRetryable, rivertype.JobStateRunning, rivertype.JobStateScheduled,
+	}}}
+}
+
+// New makes a Service.
+func New(o Options) (*Service, error) {
+	if o.Every == (Intervals{}) {
+		o.Every = DefaultIntervals
+	}
+	s := &Service{Options: o}
+	workers := river.NewWorkers()
+	river.AddWorker(workers, river.WorkFunc(s.event))
+	river.AddWorker(workers, river.WorkFunc(s.collect))
+	river.AddWorker(workers, river.WorkFunc(s.sweep))
+	river.AddWorker(workers, river.WorkFunc(s.scrub))
+	river.AddWorker(workers, river.WorkFunc(s.upkeep))
+	var err error
+	s.client, err = river.NewClient(riverpgxv5.New(o.Pool), &river.Config{
+		Queues: map[string]river.QueueConfig{
+			river.QueueDefault: {MaxWorkers: 4},
+			// Events come in bursts: fewer, larger fetches cost less than prompt ones.
+			event.Queue: {MaxWorkers: 50},
+		},
+		Workers:                     workers,
+		Logger:                      o.Log,
+		FetchCooldown:               200 * time.Millisecond,
+		FetchPollInterval:           2 * time.Second,
+		CompletedJobRetentionPeriod: time.Hour,
+		JobTimeout:                  30 * time.Minute,
+		RescueStuckJobsAfter:        time.Hour,
+		PeriodicJobs: []*river.PeriodicJob{
+			periodic(o.Every.Collect, collectArgs{}),
+			periodic(o.Every.Sweep, sweepArgs{}),
+			periodic(o.Every.Scrub, scrubArgs{}),
+			periodic(o.Every.Upkeep, upkeepArgs{}),
+		},
+	})
+	return s, err
+}
+
+func periodic(every time.Duration, args river.JobArgs) *river.PeriodicJob {
+	return river.NewPeriodicJob(river.PeriodicInterval(every), func() (river.JobArgs, *river.InsertOpts) { return args, once() },
+		&river.PeriodicJobOpts{RunOnStart: true})
+}
+
+// Run works until ctx ends, then lets running jobs finish for 10 s.
+func (s *Service) Run(ctx context.Context) error {
+	if err := s.client.Start(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := s.client.Stop(grace); err != nil {
+		// They are rescued by whoever runs jobs next.
+		hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+		defer cancel()
+		return s.client.StopAndCancel(hard)
+	}
+	return nil
+}
+
+// event writes one event into the audit trail.
+func (s *Service) event(ctx context.Context, job *river.Job[event.Event]) error {
+	return audit.Record(ctx, s.Pool, job.Args)
+}
+
+// collectLimit bounds one run; what is left waits for the next.
+const collectLimit = 10_000
+
+func (s *Service) collect(ctx context.Context, _ *river.Job[collectArgs]) error {
+	c, err := s.Artifacts.Collect(ctx, collectLimit, s.Blobs.Delete)
+	if c != (artifact.Collected{}) {
+		s.Log.Info("garbage collected", "manifests", c.Manifests, "blobs", c.Blobs, "objects", c.Objects, "bytes", c.Bytes, "failed", c.Failed)
+	}
+	return err
+}
+
+// orphanAge is how old an object must be before it may count as left over; no
+// push takes longer from its bytes to its row.
+const orphanAge = 48 * time.Hour
+
+func (s *Service) sweep(ctx context.Context, _ *river.Job[sweepArgs]) error {
+	uploads, err := s.Blobs.SweepUploads(ctx, orphanAge)
+	if err != nil {
+		return err
+	}
+	objects, err := s.Artifacts.Adopt(ctx, orphanAge, s.Blobs.Keys)
+	if uploads+objects > 0 {
+		s.Log.Info("storage swept", "uploads", uploads, "objects", objects)
+	}
+	return err
+}
+
+// scrub re-hashes the blobs whose last verification is the oldest: as many as
+// it takes to get round in Intervals.Verify, and at least ten.
+func (s *Service) scrub(ctx context.Context, _ *river.Job[scrubArgs]) error {
+	var total int
+	if err := s.Pool.QueryRow(ctx, `SELECT count(*) FROM blobs`).Scan(&total); err != nil {
+		return err
+	}
+	n := max(10, int(float64(total)*float64(s.Every.Scrub)/float64(s.Every.Verify)))
+	_, err := s.Artifacts.Verify(ctx, n, time.Now().Add(-s.Every.Verify), Hash(s.Blobs), Missing, func(c artifact.Check) {
+		if c.Damaged {
+			s.Log.Error("a blob is damaged; push an image that has it again to heal it", "digest", c.Digest.String(), "key", c.Key, "reason", c.Reason)
+		}
+	})
+	return err
+}
+
+func (s *Service) upkeep(ctx context.Context, _ *river.Job[upkeepArgs]) error {
+	return audit.EnsurePartitions(ctx, s.Pool)
+}
+
+// Hash gives a function that re-hashes stored bytes, for artifact.Store.Verify.
+func Hash(store *blob.Store) func(context.Context, string, reference.Algorithm) (reference.Digest, int64, error) {
+	return func(ctx context.Context, key string, a reference.Algorithm) (reference.Digest, int64, error) {
+		f, err := store.Open(ctx, key)
+		if err != nil {
+			return reference.Digest{}, 0, err
+		}
+		defer f.Close()
+		h := a.New()
+		n, err := io.Copy(h, contextReader{ctx, f})
+		return reference.FromHash(a, h), n, err
+	}
+}
+
+// Missing reports whether an error of Hash says that the bytes are not there.
+func Missing(err error) bool { return fault.Is(err, fault.NotFound) }
+
+// contextReader stops a long read when its context ends.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, errors.Join(err, io.ErrUnexpectedEOF)
+	}
+	return c.r.Read(p)
+}

@@ -1,0 +1,104 @@
+package registry
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+
+	"berth/appliance/fault"
+	"berth/services/access"
+	"berth/services/account"
+	"berth/services/project"
+	"berth/services/reference"
+	"berth/services/token"
+)
+
+// Auth reads Authorization headers: bearer tokens of the token service, which
+// say what they allow, and names with passwords, for which the database is
+// asked (Harbor takes both on /v2/).
+type Auth struct {
+	Tokens   *token.Verifier
+	Accounts *account.Store
+	Projects *project.Store
+}
+
+// Identify implements Authenticator.
+func (a *Auth) Identify(ctx context.Context, r *http.Request) (Identity, error) {
+	header := r.Header["Authorization"]
+	if len(header) == 0 || header[0] == "" {
+		return Identity{Anonymous: true}, nil
+	}
+	if raw, ok := cutScheme(header[0], "Bearer "); ok {
+		t, err := a.Tokens.Verify(ctx, raw)
+		if err != nil {
+			return Identity{}, err
+		}
+		return tokenIdentity(t), nil
+	}
+	if user, password, ok := r.BasicAuth(); ok {
+		who, err := a.Accounts.Authenticate(ctx, user, password, source(r))
+		if err != nil {
+			return Identity{Basic: true}, err
+		}
+		return a.basicIdentity(who), nil
+	}
+	return Identity{}, fault.New(fault.Unauthenticated, "the Authorization header is neither Bearer nor Basic")
+}
+
+// cutScheme cuts an authentication scheme, whose case does not matter (RFC 9110 §11.1).
+func cutScheme(header, scheme string) (string, bool) {
+	if len(header) < len(scheme) || !strings.EqualFold(header[:len(scheme)], scheme) {
+		return "", false
+	}
+	return strings.TrimSpace(header[len(scheme):]), true
+}
+
+func tokenIdentity(t *token.Verified) Identity {
+	id := Identity{User: t.User}
+	for i := range t.Access {
+		if t.Access[i].Type == "registry" && t.Access[i].Name == "catalog" {
+			id.Catalog = slices.Contains(t.Access[i].Actions, "*")
+		}
+	}
+	id.May = func(_ context.Context, repo string) (Actions, error) {
+		var may Actions
+		for i := range t.Access {
+			if t.Access[i].Name == repo && t.Access[i].Type == "repository" {
+				may |= actionBits(t.Access[i].Actions)
+			}
+		}
+		return may, nil
+	}
+	return id
+}
+
+func (a *Auth) basicIdentity(who access.Principal) Identity {
+	return Identity{
+		User: who.Name, Basic: true, Catalog: len(access.CatalogActions(who)) > 0,
+		May: func(ctx context.Context, repo string) (Actions, error) {
+			name, _ := reference.Project(repo)
+			target, err := a.Projects.Target(ctx, who, name)
+			if err != nil {
+				return 0, err
+			}
+			return actionBits(access.Actions(who, target)), nil
+		},
+	}
+}
+
+func actionBits(names []string) (a Actions) {
+	for _, n := range names {
+		switch n {
+		case "pull":
+			a |= Pull
+		case "push":
+			a |= Push
+		case "delete":
+			a |= Delete
+		case "*":
+			a |= Pull | Push | Delete
+		}
+	}
+	return a
+}
