@@ -1,0 +1,239 @@
+package account
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"berth/appliance/fault"
+	"berth/services/access"
+	"berth/services/database"
+)
+
+// verifyTimeout bounds a check that no longer has the caller's own context.
+const verifyTimeout = 10 * time.Second
+
+// Authenticate says who logs in with a user name (or e-mail address, or robot's
+// name) and a password from source, the client's address. The faults are
+// Unauthenticated, which tells nothing of the reason, and TooMany, whose cause
+// is a *Backoff, after too many wrong passwords from that source.
+func (s *Store) Authenticate(ctx context.Context, username, password, source string) (access.Principal, error) {
+	k := s.credential(username, password)
+	who := attempt{strings.ToLower(username), sourceKey(source)}
+	now := time.Now()
+	v, known := s.cache.get(k, now)
+	if known && !v.ok {
+		return access.Principal{}, wrong() // the caller has been told before: no new guess
+	}
+	// This comes before a good verdict is used: a hit would tell a guess that it is right.
+	if wait := s.backoff.waiting(who, now); wait > 0 {
+		return access.Principal{}, tooMany(wait)
+	}
+	if !known {
+		var err error
+		if v, err = s.check(ctx, k, who, username, password); err != nil {
+			return access.Principal{}, err
+		}
+	}
+	if !v.ok {
+		return access.Principal{}, wrong()
+	}
+	if v.principal.Kind == access.Robot {
+		s.noteUse(v.principal.ID, now)
+	}
+	return v.principal, nil
+}
+
+// credential is the name under which a verdict is remembered. It is keyed by a
+// random key of this process, so that a memory dump is no list of hashes to try
+// passwords against elsewhere.
+func (s *Store) credential(username, password string) (c credential) {
+	h := hmac.New(sha256.New, s.process)
+	h.Write([]byte(username))
+	h.Write([]byte{0})
+	h.Write([]byte(password))
+	h.Sum(c[:0])
+	return c
+}
+
+// check verifies a credential and remembers the verdict. Callers that come with
+// the same credential from the same source meanwhile share the work, which
+// hence does not end with the first caller's request.
+func (s *Store) check(ctx context.Context, k credential, who attempt, username, password string) (verdict, error) {
+	flight := s.flights.DoChan(string(k[:])+who.source, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
+		defer cancel()
+		if wait := s.backoff.begin(who, time.Now()); wait > 0 {
+			return verdict{}, tooMany(wait)
+		}
+		version := s.cache.version()
+		v, err := s.verify(ctx, username, password)
+		s.backoff.end(who, v.ok, err != nil, time.Now())
+		if err != nil {
+			return verdict{}, database.Fault(err)
+		}
+		s.cache.put(k, v, version, time.Now())
+		return v, nil
+	})
+	select {
+	case r := <-flight:
+		if r.Err != nil {
+			return verdict{}, r.Err
+		}
+		return r.Val.(verdict), nil
+	case <-ctx.Done():
+		return verdict{}, ctx.Err()
+	}
+}
+
+func wrong() error {
+	return fault.New(fault.Unauthenticated, "the user name or the password is wrong")
+}
+
+func tooMany(wait time.Duration) error {
+	return fault.Wrap(fault.TooMany, &Backoff{wait}, "too many wrong passwords for this account from this address").
+		WithHint("try again in %d s", int(math.Ceil(wait.Seconds())))
+}
+
+// verify looks the account up and compares.
+func (s *Store) verify(ctx context.Context, username, password string) (verdict, error) {
+	prefix, err := s.robotPrefix(ctx)
+	if err != nil {
+		return verdict{}, err
+	}
+	if login, ok := strings.CutPrefix(username, prefix); ok {
+		return s.verifyRobot(ctx, prefix, login, password)
+	}
+	return s.verifyUser(ctx, username, password)
+}
+
+func (s *Store) verifyUser(ctx context.Context, username, password string) (verdict, error) {
+	v := verdict{account: userAccount(username), principal: access.Principal{Kind: access.User}}
+	var stored string
+	// As in Harbor, the e-mail address will do as well; a user name goes first.
+	err := s.pool.QueryRow(ctx, `
+		SELECT id, username, sysadmin, password FROM users
+		WHERE lower(username) = lower($1) OR lower(email) = lower($1)
+		ORDER BY lower(username) = lower($1) DESC LIMIT 1`, username).
+		Scan(&v.principal.ID, &v.principal.Name, &v.principal.Sysadmin, &stored)
+	switch {
+	case err == nil:
+		v.account = userAccount(v.principal.Name)
+	case !errors.Is(err, pgx.ErrNoRows):
+		return verdict{}, err
+	}
+	v.ok, err = s.hasher.verify(ctx, stored, password)
+	return v, err
+}
+
+func (s *Store) verifyRobot(ctx context.Context, prefix, login, password string) (verdict, error) {
+	v := verdict{account: robotAccount(login), principal: access.Principal{Kind: access.Robot, Name: prefix + login}}
+	var (
+		ofProject, disabled bool
+		stored              []byte
+		expires             *time.Time
+	)
+	err := s.pool.QueryRow(ctx, `
+		SELECT id, project_id IS NOT NULL, secret_hash, permissions, expires_at, disabled
+		FROM robots WHERE login = $1`, login).
+		Scan(&v.principal.ID, &ofProject, &stored, &v.principal.Permissions, &expires, &disabled)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return verdict{}, err
+	}
+	v.ok = subtle.ConstantTimeCompare(s.secretHash(password), stored) == 1 && !disabled
+	if expires != nil {
+		v.expires = *expires
+		v.ok = v.ok && time.Now().Before(*expires)
+	}
+	if !v.ok {
+		// An expiry in the past would make the verdict forgotten at once.
+		return verdict{account: v.account}, nil
+	}
+	if ofProject {
+		impliedPull(v.principal.Permissions)
+	}
+	return v, nil
+}
+
+// impliedPull adds pull to push: as in Harbor, the robot of a project that may
+// push may pull.
+func impliedPull(blocks []access.Permission) {
+	pull, push := access.Pair{Resource: "repository", Action: "pull"}, access.Pair{Resource: "repository", Action: "push"}
+	for i, b := range blocks {
+		if slices.Contains(b.Access, push) && !slices.Contains(b.Access, pull) {
+			blocks[i].Access = append(b.Access, pull)
+		}
+	}
+}
+
+func (s *Store) secretHash(secret string) []byte {
+	h := hmac.New(sha256.New, s.robots)
+	h.Write([]byte(secret))
+	return h.Sum(nil)
+}
+
+// defaultRobotPrefix starts robots' names unless the configuration says otherwise.
+const defaultRobotPrefix = "robot$"
+
+func (s *Store) robotPrefix(ctx context.Context) (string, error) {
+	var prefix string
+	err := s.pool.QueryRow(ctx, `SELECT value #>> '{}' FROM configurations WHERE key = 'robot_name_prefix'`).Scan(&prefix)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return defaultRobotPrefix, nil
+	}
+	return prefix, err
+}
+
+// useInterval is how often robots' uses are written down, all at once.
+const useInterval = 30 * time.Second
+
+func (s *Store) noteUse(robot int64, now time.Time) {
+	s.usedMu.Lock()
+	defer s.usedMu.Unlock()
+	s.used[robot] = now
+}
+
+func (s *Store) writeUses(ctx context.Context) error {
+	ticks := time.NewTicker(useInterval)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-ticks.C:
+			if err := s.flushUses(ctx); err != nil && !database.Down(err) && ctx.Err() == nil {
+				return fmt.Errorf("cannot write down robots' last use: %w", err)
+			}
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			s.flushUses(last) // it is a convenience, not worth a failed stop
+			return nil
+		}
+	}
+}
+
+func (s *Store) flushUses(ctx context.Context) error {
+	s.usedMu.Lock()
+	used := s.used
+	s.used = map[int64]time.Time{}
+	s.usedMu.Unlock()
+	if len(used) == 0 {
+		return nil
+	}
+	ids, times := make([]int64, 0, len(used)), make([]time.Time, 0, len(used))
+	for id, at := range used {
+		ids, times = append(ids, id), append(times, at)
+	}
+	_, err := s.pool.Exec(ctx, `
+		UPDATE robots r SET last_used_at = u.at
+		FROM unnest($1::bigint[], $2::timestamptz[]) AS u (id, at) WHERE r.id = u.id`, ids, times)
+	return err
+}
