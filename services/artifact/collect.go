@@ -61,8 +61,7 @@ func (s *Store) Collect(ctx context.Context, limit int, remove func(ctx context.
 func (s *Store) emptyTrash(ctx context.Context) error {
 	_, err := s.Pool.Exec(ctx, `
 		WITH gone AS (DELETE FROM deleted_tags WHERE deleted_at <= now() - $1::interval RETURNING manifest_id)
-		INSERT INTO gc_manifests (manifest_id, review_after) SELECT DISTINCT manifest_id, now() FROM gone ORDER BY manifest_id
-		ON CONFLICT (manifest_id) DO UPDATE SET review_after = LEAST(gc_manifests.review_after, now())`, s.Times.Trash)
+		INSERT INTO gc_manifests (manifest_id, review_after) SELECT DISTINCT manifest_id, now() FROM gone`, s.Times.Trash)
 	return wrap(err, "empty the recycle bin")
 }
 
@@ -72,9 +71,9 @@ func (s *Store) emptyTrash(ctx context.Context) error {
 func (s *Store) reviewManifest(ctx context.Context) (more, purged bool, err error) {
 	err = s.retryTx(ctx, func(tx pgx.Tx) error {
 		more, purged = false, false
-		var id int64
-		err := tx.QueryRow(ctx, `SELECT manifest_id FROM gc_manifests WHERE review_after <= now()
-			ORDER BY review_after LIMIT 1 FOR UPDATE SKIP LOCKED`).Scan(&id)
+		var entry, id int64
+		err := tx.QueryRow(ctx, `SELECT id, manifest_id FROM gc_manifests WHERE review_after <= now()
+			ORDER BY review_after LIMIT 1 FOR UPDATE SKIP LOCKED`).Scan(&entry, &id)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
@@ -82,14 +81,16 @@ func (s *Store) reviewManifest(ctx context.Context) (more, purged bool, err erro
 			return err
 		}
 		more = true
-		if _, err := tx.Exec(ctx, `DELETE FROM gc_manifests WHERE manifest_id = $1`, id); err != nil {
+		if _, err := tx.Exec(ctx, `DELETE FROM gc_manifests WHERE id = $1`, entry); err != nil {
 			return err
 		}
 		// The blobs' queue rows come before the manifest in the order of locks.
-		// If the manifest stays they are reviewed in vain, which is harmless.
+		// If the manifest stays they are reviewed in vain, which is harmless. The
+		// update waits for a reviewer that holds the row, and queues the blob again
+		// after it: DO NOTHING would rely on a row that is about to go.
 		if _, err := tx.Exec(ctx, `INSERT INTO gc_blobs (digest, review_after)
 			SELECT digest, now() + $2 FROM manifest_blobs WHERE manifest_id = $1 ORDER BY digest
-			ON CONFLICT DO NOTHING`, id, s.Times.Grace); err != nil {
+			ON CONFLICT (digest) DO UPDATE SET attempts = 0`, id, s.Times.Grace); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `SELECT FROM manifests WHERE id = $1 FOR UPDATE`, id); err != nil {
@@ -117,8 +118,7 @@ WITH doomed AS (
 kin AS ( -- children, and what refers to it
 	INSERT INTO gc_manifests (manifest_id, review_after)
 	SELECT x.id, now() FROM doomed d JOIN manifests x ON x.repo_id = d.repo_id
-	WHERE x.subject = d.digest OR x.digest IN (SELECT digest FROM manifest_children WHERE parent_id = d.id)
-	ORDER BY x.id ON CONFLICT DO NOTHING)
+	WHERE x.subject = d.digest OR x.digest IN (SELECT digest FROM manifest_children WHERE parent_id = d.id))
 DELETE FROM manifests WHERE id IN (SELECT id FROM doomed)`
 
 // reviewBlob takes one blob that is due and drops it if nothing refers to it:
@@ -216,7 +216,7 @@ func PurgeProject(ctx context.Context, tx pgx.Tx, projectID int64, grace time.Du
 	batch := &pgx.Batch{}
 	batch.Queue(`INSERT INTO gc_blobs (digest, review_after)
 		SELECT DISTINCT mb.digest, now() + $2 FROM manifest_blobs mb JOIN manifests m ON m.id = mb.manifest_id
-		JOIN repositories r ON r.id = m.repo_id WHERE r.project_id = $1 ORDER BY 1 ON CONFLICT DO NOTHING`, projectID, grace)
+		JOIN repositories r ON r.id = m.repo_id WHERE r.project_id = $1 ORDER BY 1 ON CONFLICT (digest) DO UPDATE SET attempts = 0`, projectID, grace)
 	batch.Queue(`DELETE FROM repositories WHERE project_id = $1 AND NOT has_manifests`, projectID)
 	batch.Queue(`SELECT pg_notify('berth_artifact', 'deleted')`)
 	return tx.SendBatch(ctx, batch).Close()

@@ -44,8 +44,7 @@ func (s *Store) DeleteTag(ctx context.Context, repo, tag string) error {
 			bin AS (
 				INSERT INTO deleted_tags (repo_id, name, manifest_id, deleted_by) SELECT $1, name, manifest_id, $3 FROM gone),
 			review AS (
-				INSERT INTO gc_manifests (manifest_id, review_after) SELECT manifest_id, now() + $4 FROM gone
-				ON CONFLICT (manifest_id) DO UPDATE SET review_after = LEAST(gc_manifests.review_after, EXCLUDED.review_after))
+				INSERT INTO gc_manifests (manifest_id, review_after) SELECT manifest_id, now() + $4 FROM gone)
 			SELECT m.digest FROM gone JOIN manifests m ON m.id = gone.manifest_id`,
 			r.id, tag, event.From(ctx).User, s.Times.Trash).Scan(&raw)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -168,8 +167,7 @@ func (s *Store) trash(ctx context.Context, tx pgx.Tx, repoID int64, ids []int64)
 	batch.Queue(`UPDATE manifests SET deleted_at = now(), deleted_by = $2 WHERE id = ANY($1)`, ids, user)
 	batch.Queue(`WITH gone AS (DELETE FROM tags WHERE manifest_id = ANY($1) RETURNING name, manifest_id)
 		INSERT INTO deleted_tags (repo_id, name, manifest_id, deleted_by) SELECT $2, name, manifest_id, $3 FROM gone`, ids, repoID, user)
-	batch.Queue(`INSERT INTO gc_manifests (manifest_id, review_after) SELECT id, now() + $2 FROM unnest($1::bigint[]) AS x(id) ORDER BY id
-		ON CONFLICT (manifest_id) DO UPDATE SET review_after = EXCLUDED.review_after`, ids, s.Times.Trash)
+	batch.Queue(`INSERT INTO gc_manifests (manifest_id, review_after) SELECT id, now() + $2 FROM unnest($1::bigint[]) AS x(id)`, ids, s.Times.Trash)
 	batch.Queue(setHasManifests, repoID)
 	return tx.SendBatch(ctx, batch).Close()
 }
@@ -183,7 +181,8 @@ const setHasManifests = `UPDATE repositories SET updated_at = now(),
 func (s *Store) DeleteBlob(ctx context.Context, repo string, d reference.Digest) error {
 	err := s.retryTx(ctx, func(tx pgx.Tx) error {
 		// A review that is due already has somebody's promise behind its time.
-		_, err := tx.Exec(ctx, `INSERT INTO gc_blobs (digest, review_after) VALUES ($1, now() + $2) ON CONFLICT DO NOTHING`, d.Bytes(), s.Times.Grace)
+		_, err := tx.Exec(ctx, `INSERT INTO gc_blobs (digest, review_after) VALUES ($1, now() + $2)
+			ON CONFLICT (digest) DO UPDATE SET attempts = 0`, d.Bytes(), s.Times.Grace)
 		if err != nil {
 			return err
 		}

@@ -295,8 +295,7 @@ c AS (
 	FROM m, unnest($14::bytea[], $15::jsonb[], $16::jsonb[]) WITH ORDINALITY AS x(digest, platform, annotations, n) WHERE m.created ON CONFLICT DO NOTHING),
 old AS (
 	INSERT INTO gc_manifests (manifest_id, review_after)
-	SELECT DISTINCT t.manifest_id, now() FROM tags t, m WHERE t.repo_id = $1 AND t.name = ANY($17::text[]) AND t.manifest_id <> m.id
-	ON CONFLICT DO NOTHING),
+	SELECT DISTINCT t.manifest_id, now() FROM tags t, m WHERE t.repo_id = $1 AND t.name = ANY($17::text[]) AND t.manifest_id <> m.id),
 t AS (
 	INSERT INTO tags (repo_id, name, manifest_id) SELECT $1, x.name, m.id FROM m, unnest($17::text[]) AS x(name) ORDER BY x.name
 	ON CONFLICT (repo_id, name) DO UPDATE SET manifest_id = EXCLUDED.manifest_id, pushed_at = now()),
