@@ -342,7 +342,7 @@ var Root = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	for {
-		if _, err := os.Stat(filepath.Join(dir, "services", "cmd", "berth")); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, "tests", "berthtest")); err == nil {
 			return dir, nil
 		}
 		parent := filepath.Dir(dir)

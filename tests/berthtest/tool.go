@@ -58,7 +58,18 @@ type Shell struct {
 
 // NewShell makes a Shell in a temporary directory of the test's.
 func NewShell(t testing.TB, env ...string) *Shell {
-	return &Shell{Dir: t.TempDir(), Env: env, Limit: 2 * time.Minute}
+	t.Helper()
+	// Not t.TempDir: its name holds the test's, and podman takes no capital letters in a path.
+	dir, err := os.MkdirTemp("", "berth-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("cannot remove the test's files: %v", err)
+		}
+	})
+	return &Shell{Dir: dir, Env: env, Limit: 2 * time.Minute}
 }
 
 // Run runs a command that must succeed, and returns what it wrote to standard output.

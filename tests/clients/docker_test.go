@@ -21,7 +21,6 @@ import (
 var dockerd struct {
 	once    sync.Once
 	dir     string
-	certs   string // directory made below /etc/docker/certs.d
 	command *exec.Cmd
 	exited  chan struct{}
 	skip    error
@@ -107,9 +106,6 @@ func lastLines(path string) string {
 
 // stopDocker ends the daemon and removes what it had.
 func stopDocker() {
-	if dockerd.certs != "" {
-		os.RemoveAll(dockerd.certs)
-	}
 	if c := dockerd.command; c != nil {
 		c.Process.Signal(syscall.SIGTERM)
 		select {
@@ -124,7 +120,7 @@ func stopDocker() {
 	}
 }
 
-// trust gives Berth's CA to Docker, in the directory that Docker's manual names for this registry.
+// trust gives Berth's CA to Docker for this test, in the directory that Docker's manual names for a registry.
 func (s *site) trust() {
 	s.t.Helper()
 	ca, err := os.ReadFile(berth.CAFile())
@@ -132,10 +128,11 @@ func (s *site) trust() {
 		s.t.Fatal(err)
 	}
 	dir := filepath.Join("/etc/docker/certs.d", berth.Addr)
-	dockerd.certs = dir
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		s.t.Fatal(err)
 	}
+	// Others (podman, regctl) look there, too, and their tests start without.
+	s.t.Cleanup(func() { os.RemoveAll(dir) })
 	if err := os.WriteFile(filepath.Join(dir, "ca.crt"), ca, 0o644); err != nil {
 		s.t.Fatal(err)
 	}
@@ -170,7 +167,6 @@ func TestDockerChecksCertificate(t *testing.T) {
 	if !realTLS {
 		t.Skip("Berth listens on 127.0.0.1, where Docker does not check certificates: needs root")
 	}
-	os.RemoveAll(filepath.Join("/etc/docker/certs.d", berth.Addr))
 	s.sh.Refused(t, badCA, "docker", "login", "-u", s.user.User, "-p", s.user.Password, berth.Addr)
 	s.trust()
 	s.dockerLogin(s.user)
