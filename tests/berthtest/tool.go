@@ -111,6 +111,17 @@ func (sh *Shell) Refused(t testing.TB, texts []string, name string, args ...stri
 	t.Fatalf("%s failed, but not with any of %q:\n%s", commandLine(name, args), texts, all)
 }
 
+// Any runs a command whose exit status does not matter, and returns all that it wrote.
+func (sh *Shell) Any(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	_, all, err := sh.run(t, nil, name, args...)
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%s: %v\n%s", commandLine(name, args), err, all)
+	}
+	return all
+}
+
 func (sh *Shell) run(t testing.TB, input []byte, name string, args ...string) (stdout, all string, err error) {
 	ctx, cancel := context.WithTimeout(t.Context(), sh.Limit)
 	defer cancel()
