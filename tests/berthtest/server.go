@@ -197,6 +197,9 @@ func (s *Server) Restart() error {
 	if s.Running() {
 		return errors.New("cannot restart: Berth is running")
 	}
+	if s.client != nil {
+		s.client.CloseIdleConnections() // to the one that is gone
+	}
 	return s.start()
 }
 

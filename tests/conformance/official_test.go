@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,13 +55,25 @@ func TestOfficialSuite(t *testing.T) {
 		if seen[name]++; seen[name] > 1 {
 			name = fmt.Sprintf("%s (%d)", name, seen[name])
 		}
+		if c.Skipped != nil && slices.Contains(alternatives, name) {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			switch {
 			case c.Failure != nil:
 				t.Errorf("%s\n%s", *c.Failure, c.Output)
 			case c.Skipped != nil:
-				t.Skip("the suite skips it: Berth's answer took the other way that the specification allows, or the check is for registries without the referrers API")
+				t.Error("the suite skipped this, and should not have")
 			}
 		})
 	}
+}
+
+// alternatives are checks that the suite makes only of registries that it may not push to, or that answered another
+// check in the other one of two allowed ways. That they are left out is as it should be.
+var alternatives = []string{
+	"Pull Setup Get tag name from environment",
+	"Push Cross-Repository Blob Mount Cross-mounting of nonexistent blob should yield session id",
+	"Push Cross-Repository Blob Mount Cross-mounting without from, and automatic content discovery enabled should return a 201",
+	"Content Discovery Setup Populate registry with test tags (no push)",
 }
