@@ -1,6 +1,6 @@
 # make help   says what there is.
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION ?= $(shell git describe --tags --dirty 2>/dev/null)
 DATA    ?= ./data
 HTTPS   ?=
 GO      ?= go
@@ -23,7 +23,7 @@ help: ## say what there is
 
 build: ## compile bin/berth
 	@mkdir -p bin
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X berth/appliance/version.Version=$(VERSION)" \
+	CGO_ENABLED=0 $(GO) build -trimpath $(if $(VERSION),-ldflags "-X berth/appliance/version.Version=$(VERSION)") \
 		-o bin/berth ./services/cmd/berth
 
 run-deps:

@@ -175,10 +175,10 @@ func (s *Server) Stop() error {
 	case <-s.exited:
 	case <-time.After(stopTime):
 		s.Kill()
-		return fmt.Errorf("Berth did not stop within %v of SIGTERM", stopTime)
+		return fmt.Errorf("berth did not stop within %v of SIGTERM", stopTime)
 	}
 	if s.exit != nil && !errors.Is(s.exit, exec.ErrWaitDelay) {
-		return fmt.Errorf("Berth did not end cleanly on SIGTERM: %w", s.exit)
+		return fmt.Errorf("berth did not end cleanly on SIGTERM: %w", s.exit)
 	}
 	return nil
 }
