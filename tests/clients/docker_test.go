@@ -275,3 +275,29 @@ func TestDockerRights(t *testing.T) {
 	s.sh.Run(t, "docker", "pull", name)
 	s.sh.Refused(t, denied, "docker", "push", s.ref("app", ":2"))
 }
+
+// The docker command puts images for two platforms together under one tag, and a machine pulls its own.
+func TestDockerManifestList(t *testing.T) {
+	s := docker(t)
+	s.trust()
+	s.dockerLogin(s.user)
+	list := s.ref("multi", ":1")
+	ids := map[string]string{}
+	for _, arch := range []string{"amd64", "arm64"} {
+		ids[arch] = s.build(s.ref("multi", ":"+arch), 1)
+		s.sh.Run(t, "docker", "push", s.ref("multi", ":"+arch))
+	}
+	s.sh.Run(t, "docker", "manifest", "create", list, s.ref("multi", ":amd64"), s.ref("multi", ":arm64"))
+	s.sh.Run(t, "docker", "manifest", "annotate", list, s.ref("multi", ":arm64"), "--os", "linux", "--arch", "arm64")
+	s.sh.Run(t, "docker", "manifest", "push", list)
+	if got := s.manifest("multi", "1").Header.Get("Content-Type"); got != berthtest.DockerList {
+		t.Errorf("the list's type is %q", got)
+	}
+	for arch, id := range ids {
+		s.sh.Run(t, "docker", "rmi", s.ref("multi", ":"+arch))
+		s.sh.Run(t, "docker", "pull", "--platform", "linux/"+arch, list)
+		if got := s.imageID(list); got != id {
+			t.Errorf("pulled for %s: image %s, want %s", arch, got, id)
+		}
+	}
+}
