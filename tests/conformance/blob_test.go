@@ -2,12 +2,15 @@ package conformance
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/iotest"
+	"time"
 
 	"berth/tests/berthtest"
 )
@@ -254,4 +257,103 @@ func TestSHA512(t *testing.T) {
 	}
 	wrong := bytesOf(10)
 	r.do("400 DIGEST_INVALID", "PUT", berthtest.WithQuery(r.start(), "digest", b.Digest), wrong.Data, "Content-Type", "application/octet-stream")
+}
+
+// A connection that breaks in the middle of an upload costs what was on the wire, no more: the session tells how much
+// is there, and the rest is sent after it.
+func TestUploadResumed(t *testing.T) {
+	r := newRepository(t)
+	b := bytesOf(8_000_000)
+	location := r.start()
+	url := location
+	if strings.HasPrefix(url, "/") {
+		url = berth.URL + url
+	}
+	cut := io.MultiReader(bytes.NewReader(b.Data[:5_000_000]), iotest.ErrReader(errors.New("the cable was pulled")))
+	req, err := http.NewRequestWithContext(t.Context(), "PATCH", url, cut)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.ContentLength = int64(len(b.Data))
+	req.Header.Set("Content-Type", "application/octet-stream")
+	req.Header.Set("Content-Range", fmt.Sprintf("0-%d", len(b.Data)-1))
+	req.SetBasicAuth(r.login.User, r.login.Password)
+	if resp, err := berth.Client(t).Do(req); err == nil {
+		resp.Body.Close()
+		t.Fatalf("a PATCH cut short was answered %s", resp.Status)
+	}
+
+	// The server may not know yet that the connection is gone.
+	var status *berthtest.Reply
+	for range 100 {
+		status = r.Do(t, "GET", location, nil)
+		if status.StatusCode == http.StatusNoContent {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if status.StatusCode != http.StatusNoContent {
+		t.Fatalf("10 s after the connection broke, the session says %s %s", status.Status, status.Data)
+	}
+	var last int
+	if _, err := fmt.Sscanf(status.Header.Get("Range"), "0-%d", &last); err != nil {
+		t.Fatalf("Range is %q", status.Header.Get("Range"))
+	}
+	have := last + 1
+	if last == 0 {
+		have = 0 // by convention: registries say 0-0 of an empty session
+	}
+	t.Logf("%d of 5000000 bytes survived", have)
+	if have > 5_000_000 {
+		t.Fatalf("%d bytes are there, 5000000 were sent", have)
+	}
+	here := r.location(r.patch("202", r.location(status), b, have, len(b.Data)))
+	r.do("201", "PUT", berthtest.WithQuery(here, "digest", b.Digest), nil)
+	r.has(b)
+}
+
+// Many clients that push the same at once all succeed, and what they pushed is there, once and whole.
+func TestPushedAtOnce(t *testing.T) {
+	r := newRepository(t)
+	r.pushImage("warm") // gets the token for all of them
+	i := berthtest.NewImage(3, 200_000)
+	const clients = 12
+	errs := make(chan error, clients)
+	for range clients {
+		go func() { errs <- r.tryPush(i, "same") }()
+	}
+	for range clients {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	get := r.do("200", "GET", "manifests/same", nil)
+	if !bytes.Equal(get.Data, i.Manifest.Data) {
+		t.Error("the manifest is not what was pushed")
+	}
+	for _, b := range i.Blobs() {
+		r.has(b)
+	}
+}
+
+// tryPush pushes an image and returns what went wrong: t.Fatal is not for goroutines.
+func (r *repository) tryPush(i *berthtest.Image, tag string) error {
+	expect := func(want int, method, target string, body []byte, mediaType string) (*berthtest.Reply, error) {
+		reply, err := r.Try(r.t, method, target, body, "Content-Type", mediaType)
+		if err == nil && reply.StatusCode != want {
+			err = fmt.Errorf("%s %s: %s %s, want %d", method, target, reply.Status, reply.Data, want)
+		}
+		return reply, err
+	}
+	for _, b := range i.Blobs() {
+		post, err := expect(202, "POST", "/v2/"+r.name+"/blobs/uploads/", nil, "application/octet-stream")
+		if err != nil {
+			return err
+		}
+		if _, err := expect(201, "PUT", berthtest.WithQuery(post.Header.Get("Location"), "digest", b.Digest), b.Data, "application/octet-stream"); err != nil {
+			return err
+		}
+	}
+	_, err := expect(201, "PUT", "/v2/"+r.name+"/manifests/"+tag, i.Manifest.Data, i.Manifest.MediaType)
+	return err
 }

@@ -392,3 +392,23 @@ func TestNamesAndCatalog(t *testing.T) {
 		t.Errorf("the catalog has %v of the project, want %v", got, want)
 	}
 }
+
+// What the next version of the specification has: tags in the query of a push by digest, and the algorithm of a digest
+// that is known only at the end of an upload.
+func TestNextVersion(t *testing.T) {
+	r := newRepository(t)
+	i := r.pushImage("1")
+	put := r.do("201", "PUT", "manifests/"+i.Manifest.Digest+"?tag=two&tag=three", i.Manifest.Data, "Content-Type", i.Manifest.MediaType)
+	if got := put.Header.Values("OCI-Tag"); !slices.Equal(got, []string{"two", "three"}) {
+		t.Errorf("OCI-Tag is %v", got)
+	}
+	for _, tag := range []string{"two", "three"} {
+		r.header(r.do("200", "HEAD", "manifests/"+tag, nil), "Docker-Content-Digest", i.Manifest.Digest)
+	}
+	b := bytesOf(1000)
+	b.Digest = sha512Of(b.Data)
+	here := r.location(r.do("202", "POST", "blobs/uploads/?digest-algorithm=sha512", nil))
+	here = r.location(r.patch("202", here, b, 0, len(b.Data)))
+	r.header(r.do("201", "PUT", berthtest.WithQuery(here, "digest", b.Digest), nil), "Docker-Content-Digest", b.Digest)
+	r.has(b)
+}
