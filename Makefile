@@ -16,7 +16,7 @@ TEST_PACKAGES_DEBIAN = postgresql docker.io podman skopeo buildah containerd run
 	iproute2 openssl ca-certificates procps
 
 .DEFAULT_GOAL := help
-.PHONY: help build run run-deps tools test-deps test fmt vet staticcheck check fuzz bench clean
+.PHONY: help build run run-deps tools test-deps test fmt vet staticcheck race check fuzz bench clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,7 +53,11 @@ test: test-deps tools fmt vet build ## everything, on this machine; ends by nami
 	@set -o pipefail; BERTH_BIN=$(CURDIR)/bin/berth \
 		$(GO) test -json -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_PACKAGES) 2>&1 | bin/testreport
 
-check: fmt vet tools staticcheck test ## what a reviewer wants green: fmt, vet, staticcheck, test
+race: ## all but the whole-product tests again, with the race detector, in random order (needs gcc)
+	CGO_ENABLED=1 $(GO) test -race -shuffle=on -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) \
+		$$($(GO) list ./... | grep -v '^berth/tests/')
+
+check: tools staticcheck test race ## what a reviewer wants green: fmt, vet, staticcheck, test, race
 
 fuzz: ## each fuzz target for FUZZ_TIME
 	@set -e; for dir in $$(git grep -l --untracked '^func Fuzz' -- '*_test.go' | xargs -r -n 1 dirname | sort -u); do \
