@@ -39,7 +39,7 @@ test-deps: ## install the Debian packages that the tests drive
 	@tests/apt.sh $(TEST_PACKAGES_DEBIAN)
 
 fmt: ## fail if a Go file is not formatted
-	@files=$$(git ls-files --cached --others --exclude-standard '*.go' | xargs gofmt -l); \
+	@files=$$(gofmt -l $$($(GO) list -e -f '{{.Dir}}' ./...)); \
 	if [ -n "$$files" ]; then echo "not formatted (gofmt -w):"; echo "$$files"; exit 1; fi
 
 vet:
