@@ -1,0 +1,76 @@
+# make help   says what there is.
+
+VERSION ?= $(shell git describe --tags --dirty 2>/dev/null)
+DATA    ?= ./data
+HTTPS   ?=
+GO      ?= go
+
+# Two test binaries at a time: most of them start real servers, and the usual machine has two cores.
+TEST_PARALLEL ?= 2
+TEST_TIMEOUT  ?= 20m
+TEST_PACKAGES ?= ./...
+FUZZ_TIME     ?= 10s
+
+# What the tests drive or need, as Debian packages.
+TEST_PACKAGES_DEBIAN = postgresql docker.io podman skopeo buildah containerd runc \
+	iproute2 openssl ca-certificates procps
+
+.DEFAULT_GOAL := help
+.PHONY: help build run run-deps tools test-deps test fmt vet staticcheck race check fuzz bench clean
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## compile bin/berth
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath $(if $(VERSION),-ldflags "-X berth/appliance/version.Version=$(VERSION)") \
+		-o bin/berth ./services/cmd/berth
+
+run-deps:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || tests/apt.sh postgresql
+
+run: run-deps build ## run a whole registry here, its data in ./data (DATA=dir HTTPS=addr:port); Ctrl-C ends it
+	@exec bin/berth up --data $(DATA) $(if $(HTTPS),--https $(HTTPS))
+
+tools: ## build the programs that the tests drive: crane, helm, cosign, a CNCF registry ...
+	@tests/tools/build.sh
+
+test-deps: ## install the Debian packages that the tests drive
+	@tests/apt.sh $(TEST_PACKAGES_DEBIAN)
+
+fmt: ## fail if a Go file is not formatted
+	@files=$$(gofmt -l $$($(GO) list -e -f '{{.Dir}}' ./...)); \
+	if [ -n "$$files" ]; then echo "not formatted (gofmt -w):"; echo "$$files"; exit 1; fi
+
+vet:
+	$(GO) vet ./...
+
+staticcheck:
+	@$$(tests/tools/build.sh)/staticcheck ./...
+
+test: test-deps tools fmt vet build ## everything, on this machine; ends by naming what was skipped, and why
+	@$(GO) build -o bin/testreport ./tests/cmd/testreport
+	@set -o pipefail; BERTH_BIN=$(CURDIR)/bin/berth \
+		$(GO) test -json -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_PACKAGES) 2>&1 | bin/testreport
+
+race: ## all but the whole-product tests again, with the race detector, in random order (needs gcc)
+	CGO_ENABLED=1 $(GO) test -race -shuffle=on -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) \
+		$$($(GO) list ./... | grep -v '^berth/tests/')
+
+check: tools staticcheck test race ## what a reviewer wants green: fmt, vet, staticcheck, test, race
+
+fuzz: ## each fuzz target for FUZZ_TIME
+	@set -e; for dir in $$(git grep -l --untracked '^func Fuzz' -- '*_test.go' | xargs -r -n 1 dirname | sort -u); do \
+		for f in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$dir/*_test.go); do \
+			echo "$$dir $$f"; \
+			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZ_TIME) ./$$dir; \
+		done; \
+	done
+
+bench: tools build ## measure Berth beside a CNCF registry on this machine
+	BERTH_BIN=$(CURDIR)/bin/berth BERTH_TOOLS_DIR=$$(tests/tools/build.sh) $(GO) run ./tests/cmd/bench
+
+clean: ## remove what was built (not ./data, not the cached test tools)
+	rm -rf bin dist
+
+SHELL := /bin/bash
