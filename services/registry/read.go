@@ -101,7 +101,7 @@ func (s *Server) getBlob(c *call) error {
 		delete(c.r.Header, "Range")
 	}
 	s.Progress(c.w, c.r)
-	http.ServeContent(c.w, c.r, "", time.Time{}, f.Content())
+	http.ServeContent(c.w, c.r, "", time.Time{}, f)
 	return nil
 }
 

@@ -240,20 +240,23 @@ func (s *Server) upload(c *call) error {
 	case http.MethodPatch:
 		return s.patch(c, session)
 	}
+	if c.r.Method == http.MethodGet {
+		size, err := s.Blobs.Received(c.r.Context(), session.id)
+		if err != nil {
+			return err
+		}
+		s.uploadHeaders(c, session, size)
+		c.w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
 	u, err := s.Blobs.Upload(c.r.Context(), session.id, session.algorithm)
 	if err != nil {
 		return err
 	}
-	if c.r.Method == http.MethodDelete {
-		if err := u.Cancel(c.r.Context()); err != nil {
-			return err
-		}
-		empty(c.w, http.StatusNoContent)
-		return nil
+	if err := u.Cancel(c.r.Context()); err != nil {
+		return err
 	}
-	defer u.Close()
-	s.uploadHeaders(c, session, u.Size())
-	c.w.WriteHeader(http.StatusNoContent)
+	empty(c.w, http.StatusNoContent)
 	return nil
 }
 

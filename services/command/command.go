@@ -1,0 +1,206 @@
+// Package command is berth's command line. It alone knows flags, signals and
+// exit codes; each command hands its settings to a package that does the work.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"berth/appliance/fault"
+	"berth/appliance/setting"
+	"berth/appliance/version"
+)
+
+// The exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1 // it did not work
+	exitUsage  = 2 // the command line or the settings are wrong
+)
+
+// Main runs one command and gives its exit code. SIGINT and SIGTERM ask it to
+// stop; a second one ends it at once.
+func Main(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // restores the default action for the second signal
+	root := newRoot(stdout, stderr)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	printError(stderr, err)
+	if fault.Is(err, fault.Invalid) || errors.As(err, new(*usageError)) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// usageError is a mistake on the command line.
+type usageError struct{ error }
+
+func (e *usageError) Unwrap() error { return e.error }
+
+// printError shows what went wrong, then what to do about it. Joined errors
+// come one to a line, each with its own hint.
+func printError(w io.Writer, err error) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			printError(w, e)
+		}
+		return
+	}
+	fmt.Fprintf(w, "berth: %v\n", err)
+	if f, ok := errors.AsType[*fault.Error](err); ok && f.Hint != "" {
+		fmt.Fprintf(w, "  hint: %s\n", f.Hint)
+	}
+	if u, ok := errors.AsType[*usageError](err); ok && u != nil {
+		fmt.Fprintln(w, "  hint: see berth --help")
+	}
+}
+
+// app is what all commands share.
+type app struct {
+	stdout, stderr io.Writer
+	config         string // --config
+	flags          setting.Settings
+	changed        func(name string) bool
+}
+
+func newRoot(stdout, stderr io.Writer) *cobra.Command {
+	a := &app{stdout: stdout, stderr: stderr}
+	root := &cobra.Command{
+		Use:   "berth",
+		Short: "A container registry",
+		Long: "Berth is a container registry for vSphere and for anywhere else: it speaks the OCI\n" +
+			"Distribution API and Harbor's REST API, and keeps everything in PostgreSQL and a\n" +
+			"directory or an S3 bucket.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       version.Version,
+	}
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.AddGroup(&cobra.Group{ID: "run", Title: "Run it:"}, &cobra.Group{ID: "care", Title: "Look after it:"})
+	root.AddCommand(a.upCommand())
+	root.AddCommand(a.serviceCommands()...)
+	root.AddCommand(a.adminCommand(), a.importCommand(), a.verifyCommand(), a.collectCommand(), a.trashCommand(),
+		a.migrateCommand(), a.checkCommand(), a.versionCommand())
+	return root
+}
+
+// settingFlags adds the flags that every command on a Berth's data has.
+func (a *app) settingFlags(c *cobra.Command) {
+	f := c.Flags()
+	a.flags = setting.Default()
+	f.StringVar(&a.config, "config", "", "settings `file`; flags go over what it says")
+	f.StringVar(&a.flags.Data, "data", a.flags.Data, "`directory` of everything that must survive")
+	f.StringVar(&a.flags.Database, "database", "", "`URL` of an external PostgreSQL (default: a private one below --data)")
+	f.StringVar(&a.flags.Storage, "storage", "", "where blobs are: a `directory`, or s3://BUCKET[/PREFIX]?settings=FILE (default: storage below --data)")
+	f.StringVar(&a.flags.LogLevel, "log-level", "", "debug, info, warn or error (default info)")
+	must(c.MarkFlagDirname("data"))
+	must(c.MarkFlagFilename("config", "yaml"))
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err) // a flag's name is misspelt in this package
+	}
+}
+
+// settings puts flags over the file over the defaults, and checks the result.
+func (a *app) settings(c *cobra.Command) (setting.Settings, error) {
+	s := setting.Default()
+	if a.config != "" {
+		var err error
+		if s, err = setting.Read(a.config); err != nil {
+			return s, err
+		}
+	}
+	over := map[string]func(){
+		"data":      func() { s.Data = a.flags.Data },
+		"database":  func() { s.Database = a.flags.Database },
+		"storage":   func() { s.Storage = a.flags.Storage },
+		"log-level": func() { s.LogLevel = a.flags.LogLevel },
+		"https":     func() { s.HTTPS = a.flags.HTTPS },
+		"http":      func() { s.HTTP = a.flags.HTTP },
+		"hostname":  func() { s.Hostnames = append(s.Hostnames, a.flags.Hostnames...) },
+	}
+	for name, set := range over {
+		if c.Flags().Changed(name) {
+			set()
+		}
+	}
+	if err := s.Check(); err != nil {
+		return s, err
+	}
+	return s, resolve(&s)
+}
+
+// logger writes for people on a terminal and as key=value elsewhere.
+func logger(w io.Writer, s setting.Settings) *slog.Logger {
+	level := slog.LevelInfo
+	if s.LogLevel != "" {
+		_ = level.UnmarshalText([]byte(strings.ToUpper(s.LogLevel))) // checked by Settings.Check
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "version", Short: "Say which Berth this is", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if asJSON {
+				return writeJSON(a.stdout, map[string]string{"version": version.Version, "commit": version.Commit()})
+			}
+			_, err := fmt.Fprintf(a.stdout, "berth %s (commit %s)\n", version.Version, version.Commit())
+			return err
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func (a *app) checkCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "check-config [FILE]", Short: "Report every fault in a settings file", Args: cobra.MaximumNArgs(1), GroupID: "care",
+		RunE: func(c *cobra.Command, args []string) error {
+			file := setting.File
+			if len(args) > 0 {
+				file = args[0]
+			}
+			s, err := setting.Read(file)
+			if err == nil {
+				err = checkStorage(s)
+			}
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(a.stdout, "%s: no faults\n", file)
+			return err
+		},
+	}
+	return c
+}
+
+// isTerminal reports whether people read f.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
