@@ -1,0 +1,78 @@
+package project
+
+import (
+	"context"
+	"regexp"
+	"slices"
+	"strconv"
+
+	"berth/appliance/fault"
+)
+
+// metadataKinds are the keys of Harbor's project metadata, and what their
+// values, which are strings all of them, must say.
+var metadataKinds = map[string]func(string) bool{
+	"public":                         isBool,
+	"enable_content_trust":           isBool,
+	"enable_content_trust_cosign":    isBool,
+	"prevent_vul":                    isBool,
+	"severity":                       oneOf("none", "unknown", "negligible", "low", "medium", "high", "critical"),
+	"auto_scan":                      isBool,
+	"auto_sbom_generation":           isBool,
+	"reuse_sys_cve_allowlist":        isBool,
+	"proxy_speed_kb":                 isNumber,
+	"max_upstream_conn":              isNumber,
+	"proxy_cache_filter_pattern":     func(s string) bool { return len(s) <= 4096 },
+	"proxy_cache_filter_kind":        oneOf("doublestar", "regex", ""),
+	"proxy_referrer_api":             isBool,
+	"proxy_cache_local_on_not_found": isBool,
+}
+
+func isBool(s string) bool   { _, err := strconv.ParseBool(s); return err == nil }
+func isNumber(s string) bool { _, err := strconv.ParseInt(s, 10, 64); return err == nil }
+
+func oneOf(words ...string) func(string) bool {
+	return func(s string) bool { return slices.Contains(words, s) }
+}
+
+var cveForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$`)
+
+// checkSettings parts public, which is a column, from the other metadata.
+func checkSettings(set Settings) (values map[string]string, public *bool, err error) {
+	values = map[string]string{}
+	for key, value := range set.Metadata {
+		valid, known := metadataKinds[key]
+		if !known {
+			return nil, nil, fault.New(fault.Invalid, "invalid key: %s", key).On("metadata")
+		}
+		if !valid(value) {
+			return nil, nil, fault.New(fault.Invalid, "invalid value: %s", value).On(key)
+		}
+		if key == "public" {
+			b, _ := strconv.ParseBool(value)
+			public = &b
+			continue
+		}
+		values[key] = value
+	}
+	if set.StorageLimit != nil && (*set.StorageLimit == 0 || *set.StorageLimit < -1) {
+		return nil, nil, fault.New(fault.Invalid, "a storage limit is a number of bytes, or -1 for none").On("storage_limit")
+	}
+	if set.Allowlist != nil {
+		for _, item := range set.Allowlist.Items {
+			if !cveForm.MatchString(item.ID) {
+				return nil, nil, fault.New(fault.Invalid, "%q is no CVE id", item.ID).On("cve_allowlist")
+			}
+		}
+	}
+	return values, public, nil
+}
+
+// DeleteMetadata takes a key out of a project's metadata. Public cannot go.
+func (s *Store) DeleteMetadata(ctx context.Context, id int64, key string) error {
+	if _, known := metadataKinds[key]; !known || key == "public" {
+		return fault.New(fault.Invalid, "the metadata %s cannot be deleted", key)
+	}
+	return s.change(ctx, id, "update", `
+		UPDATE projects SET metadata = metadata - $2, updated_at = now() WHERE id = $1 RETURNING name`, key)
+}
