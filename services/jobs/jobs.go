@@ -179,7 +179,7 @@ func (s *Service) scrub(ctx context.Context, _ *river.Job[scrubArgs]) error {
 }
 
 func (s *Service) upkeep(ctx context.Context, _ *river.Job[upkeepArgs]) error {
-	return audit.EnsurePartitions(ctx, s.Pool)
+	return audit.EnsurePartitions(ctx, s.Pool, time.Now())
 }
 
 // Hash gives a function that re-hashes stored bytes, for artifact.Store.Verify.

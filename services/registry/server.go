@@ -15,7 +15,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"berth/appliance/fault"
 	"berth/services/artifact"

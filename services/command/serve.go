@@ -1,0 +1,234 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"berth/appliance/secret"
+	"berth/appliance/setting"
+	"berth/appliance/unit"
+	"berth/services/artifact"
+	"berth/services/core"
+	"berth/services/jobs"
+	"berth/services/registry"
+	"berth/services/token"
+)
+
+// A service runs until its context ends, calls ready once it can be used, and
+// leaves nothing behind. All four are run the same way by their own commands
+// and by `berth up`.
+type service struct {
+	name  string
+	about string
+	run   func(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error
+}
+
+func services() []service {
+	return []service{
+		{"registry", "Serve the OCI Distribution API, with the front door in the same process", runRegistry},
+		{"token", "Serve the token service, the only one that can read the signing keys", runToken},
+		{"core", "Serve Harbor's REST API", runCore},
+		{"jobs", "Run background jobs: audit trail, garbage collection, verification", runJobs},
+	}
+}
+
+// serviceCommands are `berth registry`, `berth token` and so on: what a systemd
+// unit runs.
+func (a *app) serviceCommands() []*cobra.Command {
+	var list []*cobra.Command
+	for _, svc := range services() {
+		c := &cobra.Command{
+			Use: svc.name, Short: svc.about, Args: cobra.NoArgs, GroupID: "run",
+			RunE: func(c *cobra.Command, _ []string) error {
+				s, err := a.settings(c)
+				if err != nil {
+					return err
+				}
+				return a.serve(c.Context(), s, svc)
+			},
+		}
+		a.settingFlags(c)
+		a.listenFlags(c)
+		list = append(list, c)
+	}
+	return list
+}
+
+// serve runs one service for systemd: READY once it is up, the watchdog while
+// it lives, STOPPING when it is asked to end.
+func (a *app) serve(ctx context.Context, s setting.Settings, svc service) error {
+	if err := prepareDirs(s); err != nil {
+		return err
+	}
+	log := logger(a.stderr, s).With("service", svc.name)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return svc.run(ctx, s, log, func() {
+			log.Info("ready")
+			unit.Ready("serving")
+		})
+	})
+	g.Go(func() error { return unit.Watchdog(ctx, func(context.Context) error { return nil }) })
+	g.Go(func() error { <-ctx.Done(); unit.Stopping(); return nil })
+	return ignoreCanceled(g.Wait())
+}
+
+func ignoreCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// poolSizes: together they stay below the private cluster's max_connections.
+const (
+	registryConns = 24
+	tokenConns    = 8
+	coreConns     = 12
+	jobsConns     = 12
+)
+
+func runToken(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error {
+	n, err := openMigrated(ctx, s, log, tokenConns)
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	key, err := secret.LoadKey(filepath.Join(s.Keys(), "token.key"))
+	if err != nil {
+		return err
+	}
+	svc, err := token.New(ctx, token.Options{Pool: n.pool, Key: key, Accounts: n.accounts, Projects: n.projects, Life: s.TokenLife(), Log: log})
+	if err != nil {
+		return err
+	}
+	l, err := unit.Listen(ctx, "token", "unix", s.Socket("token"), 0o660)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return svc.Run(ctx) })
+	g.Go(func() error { return n.accounts.Run(ctx) })
+	g.Go(func() error { return serveHTTP(ctx, l, svc, log) })
+	ready()
+	return g.Wait()
+}
+
+func openMigrated(ctx context.Context, s setting.Settings, log *slog.Logger, conns int) (*node, error) {
+	n, err := openNode(ctx, s, log, conns)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.migrate(ctx); err != nil {
+		n.close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func runCore(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error {
+	n, err := openMigrated(ctx, s, log, coreConns)
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	st, err := n.stores(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.blobs.Close()
+	api, err := core.New(coreOptions(n, st))
+	if err != nil {
+		return err
+	}
+	l, err := unit.Listen(ctx, "core", "unix", s.Socket("core"), 0o660)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.accounts.Run(ctx) })
+	g.Go(func() error { return st.artifacts.Listen(ctx) })
+	g.Go(func() error { return serveHTTP(ctx, l, api, log) })
+	ready()
+	return g.Wait()
+}
+
+func runJobs(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error {
+	n, err := openMigrated(ctx, s, log, jobsConns)
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	st, err := n.stores(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.blobs.Close()
+	svc, err := jobs.New(jobs.Options{Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Log: log})
+	if err != nil {
+		return err
+	}
+	ready()
+	return svc.Run(ctx)
+}
+
+func runRegistry(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error {
+	n, err := openMigrated(ctx, s, log, registryConns)
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	st, err := n.stores(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.blobs.Close()
+	verifier, err := token.NewVerifier(n.pool, nil)
+	if err != nil {
+		return err
+	}
+	pulls := artifact.NewPulls(st.artifacts)
+	handler := registry.New(registry.Options{
+		Artifacts: st.artifacts, Blobs: st.blobs, SessionKey: n.key.For("upload sessions"), Log: log,
+		Auth: &registry.Auth{Tokens: verifier, Accounts: n.accounts, Projects: n.projects},
+		Pulls: func(p registry.PullRecord) {
+			pulls.Add(p.ManifestID, p.RepoID, p.Repo, p.Tag, p.Digest, p.Origin)
+		},
+	})
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.accounts.Run(ctx) })
+	g.Go(func() error { return st.artifacts.Listen(ctx) })
+	g.Go(func() error { return pulls.Run(ctx, 10*time.Second) })
+	g.Go(func() error { return frontDoor(ctx, s, handler, log, ready) })
+	return g.Wait()
+}
+
+// serveHTTP serves one listener until ctx ends, then lets requests finish.
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(l) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("cannot serve %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(grace); err != nil {
+		return srv.Close()
+	}
+	return nil
+}
