@@ -145,6 +145,7 @@ var (
 	ErrBlobUnknown     = errors.New("blob unknown")
 	ErrManifestUnknown = errors.New("manifest unknown")
 	ErrNameUnknown     = errors.New("repository unknown")
+	ErrInUse           = errors.New("in use") // of a Conflict: something else needs it
 )
 
 func blobUnknown(repo string, d reference.Digest) error {

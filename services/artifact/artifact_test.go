@@ -437,3 +437,25 @@ func TestPulls(t *testing.T) {
 		t.Errorf("count %d, pulled %v, events %d, %v; want 6, true, 2", count, pulled, events, err)
 	}
 }
+
+// A copy brings children and signatures along.
+func TestCopy(t *testing.T) {
+	t.Parallel()
+	b := setup(t, artifact.Options{})
+	c1, c2 := b.blob("p/app", "1"), b.blob("p/app", "2")
+	m1, m2 := b.mustPush("p/app", image(nil, c1)), b.mustPush("p/app", image(nil, c2))
+	ix := b.mustPush("p/app", index(m1, m2), "v1")
+	sig := b.mustPush("p/app", image(&ix, c2))
+	if err := b.Copy(b.ctx, "p/app", ix, "q/app", []string{"a", "b"}); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := b.Tagged(b.ctx, "q/app", "b"); err != nil || m.Digest != ix {
+		t.Errorf("got %v, %v", m.Digest, err)
+	}
+	for _, d := range []reference.Digest{m1, m2, sig} {
+		if _, err := b.Manifest(b.ctx, "q/app", d); err != nil {
+			t.Errorf("%s did not come along: %v", d, err)
+		}
+	}
+	wantFault(t, b.Copy(b.ctx, "p/app", ix, "nosuch/app", nil), fault.NotFound, nil)
+}

@@ -81,7 +81,7 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d reference.Dig
 		}
 		if parent != nil {
 			p, _ := reference.FromBytes(parent)
-			return event.Event{}, fault.New(fault.Conflict, "%s is part of the index %s", d, p).WithHint("delete the index first")
+			return event.Event{}, fault.Wrap(fault.Conflict, ErrInUse, "%s is part of the index %s", d, p).WithHint("delete the index first")
 		}
 		return event.Event{
 			Operation: "delete", ResourceType: "artifact", Resource: repo + "@" + d.String(),
@@ -197,7 +197,7 @@ func (s *Store) DeleteBlob(ctx context.Context, repo string, d reference.Digest)
 			WHERE m.repo_id = $1 AND mb.digest = $2 AND m.deleted_at IS NULL LIMIT 1`, r.id, d.Bytes()).Scan(&user)
 		if err == nil {
 			m, _ := reference.FromBytes(user)
-			return fault.New(fault.Conflict, "blob %s is used by the manifest %s", d, m).WithHint("delete the manifest first")
+			return fault.Wrap(fault.Conflict, ErrInUse, "blob %s is used by the manifest %s", d, m).WithHint("delete the manifest first")
 		}
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return err

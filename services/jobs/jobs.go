@@ -92,7 +92,7 @@ func New(o Options) (*Service, error) {
 			event.Queue: {MaxWorkers: 50},
 		},
 		Workers:                     workers,
-		Logger:                      o.Log,
+		Logger:                      slog.New(quiet{o.Log.Handler()}),
 		FetchCooldown:               200 * time.Millisecond,
 		FetchPollInterval:           2 * time.Second,
 		CompletedJobRetentionPeriod: time.Hour,
@@ -211,3 +211,11 @@ func (c contextReader) Read(p []byte) (int, error) {
 	}
 	return c.r.Read(p)
 }
+
+// quiet passes River's warnings and errors on, and not its reports of every few
+// seconds.
+type quiet struct{ slog.Handler }
+
+func (quiet) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
+func (q quiet) WithAttrs(a []slog.Attr) slog.Handler       { return quiet{q.Handler.WithAttrs(a)} }
+func (q quiet) WithGroup(g string) slog.Handler            { return quiet{q.Handler.WithGroup(g)} }

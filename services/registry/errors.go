@@ -87,8 +87,11 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		entry.Detail = missing.Digests
 	}
 	status := kindStatus[f.Kind]
-	if entry.Code == "MANIFEST_BLOB_UNKNOWN" {
+	switch {
+	case entry.Code == "MANIFEST_BLOB_UNKNOWN":
 		status = http.StatusBadRequest // what clients know from the CNCF registry
+	case f == methodFault || errors.Is(err, artifact.ErrInUse):
+		status = http.StatusMethodNotAllowed // the only refusal that the specification has for a deletion
 	}
 	h := w.Header()
 	h["Content-Type"] = jsonType
