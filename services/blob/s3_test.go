@@ -2,6 +2,7 @@ package blob_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -140,6 +141,28 @@ func TestS3Serves(t *testing.T) {
 	http.ServeContent(w, r, "", time.Time{}, f)
 	if w.Code != http.StatusPartialContent || !bytes.Equal(w.Body.Bytes(), b[6000000:6000100]) {
 		t.Errorf("%d with %d bytes", w.Code, w.Body.Len())
+	}
+}
+
+// TestS3Sweep ends an upload that a node has left behind.
+func TestS3Sweep(t *testing.T) {
+	t.Parallel()
+	settings, id := bucket(t), uuid.New()
+	s := openS3(t, settings)
+	u := begin(t, s, id)
+	add(t, u, content(6<<20), -1)
+	if err := errors.Join(u.Close(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s = openS3(t, settings)
+	if n, err := s.SweepUploads(t.Context(), time.Hour); n != 0 || err != nil {
+		t.Errorf("SweepUploads of old ones = %d, %v", n, err)
+	}
+	if n, err := s.SweepUploads(t.Context(), 0); n != 1 || err != nil {
+		t.Errorf("SweepUploads = %d, %v; want 1", n, err)
+	}
+	if n, err := s.Received(t.Context(), id); n != 0 || err != nil {
+		t.Errorf("Received = %d, %v", n, err)
 	}
 }
 
