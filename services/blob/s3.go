@@ -3,13 +3,20 @@ package blob
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
+	"github.com/aws/aws-sdk-go/aws"
+	"github.com/aws/aws-sdk-go/aws/credentials"
+	"github.com/aws/aws-sdk-go/aws/session"
+	"github.com/aws/aws-sdk-go/service/s3"
 	s3driver "github.com/distribution/distribution/v3/registry/storage/driver/s3-aws"
 	"go.yaml.in/yaml/v3"
 
@@ -129,6 +136,9 @@ func OpenS3(ctx context.Context, settings S3Settings) (*Store, error) {
 	}
 	s := New(driver)
 	s.redirect = settings.Redirect
+	if s.abandon, err = settings.abandoned(); err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "cannot use the S3 settings").On("storage")
+	}
 	if _, err := driver.List(ctx, "/"); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "cannot reach the bucket %s", settings.Bucket).
 			WithHint("check the endpoint, the keys, and that the bucket exists")
@@ -158,4 +168,44 @@ func (s S3Settings) parameters() map[string]any {
 		p["rootdirectory"] = "/" + root
 	}
 	return p
+}
+
+// abandoned ends the multipart uploads below our keys that were begun so long
+// ago. Their parts are in no listing, but are stored and paid for; the driver,
+// which can only write and read, has no way to find them.
+func (s S3Settings) abandoned() (func(context.Context, time.Duration) (int, error), error) {
+	p := s.parameters()
+	config := aws.NewConfig().WithRegion(p["region"].(string)).WithEndpoint(s.Endpoint).
+		WithS3ForcePathStyle(s.ForcePathStyle).WithDisableSSL(!s.Secure)
+	if s.AccessKey != "" {
+		config.WithCredentials(credentials.NewStaticCredentials(s.AccessKey, s.SecretKey.Reveal(), ""))
+	}
+	if s.SkipVerify {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the setting says so
+		config.WithHTTPClient(&http.Client{Transport: transport})
+	}
+	sess, err := session.NewSession(config)
+	if err != nil {
+		return nil, err
+	}
+	client := s3.New(sess)
+	prefix := strings.TrimPrefix(p["rootdirectory"].(string)+"/"+blobsTree+"/", "/")
+	return func(ctx context.Context, olderThan time.Duration) (n int, err error) {
+		list := &s3.ListMultipartUploadsInput{Bucket: &s.Bucket, Prefix: &prefix}
+		perr := client.ListMultipartUploadsPagesWithContext(ctx, list, func(page *s3.ListMultipartUploadsOutput, _ bool) bool {
+			for _, u := range page.Uploads {
+				if u.Initiated == nil || time.Since(*u.Initiated) < olderThan {
+					continue
+				}
+				abort := &s3.AbortMultipartUploadInput{Bucket: &s.Bucket, Key: u.Key, UploadId: u.UploadId}
+				if _, err = client.AbortMultipartUploadWithContext(ctx, abort); err != nil {
+					return false
+				}
+				n++
+			}
+			return true
+		})
+		return n, errors.Join(err, perr)
+	}, nil
 }
