@@ -430,4 +430,3 @@ func (a *app) trashCommand() *cobra.Command {
 	trash.AddCommand(list, restore)
 	return trash
 }
-
