@@ -84,9 +84,8 @@ WITH q AS (
 	RETURNING digest),
 src AS (
 	SELECT b.digest FROM q JOIN blobs b USING (digest)
-	WHERE b.damaged_at IS NULL AND EXISTS (
-		SELECT FROM repo_blobs rb JOIN repositories r ON r.id = rb.repo_id
-		WHERE rb.digest = b.digest AND rb.deleted_at IS NULL AND ($3 = '' OR r.name = $3)))
+	JOIN repo_blobs rb ON rb.digest = b.digest AND rb.repo_id = (SELECT id FROM repositories WHERE name = $3)
+	WHERE b.damaged_at IS NULL AND rb.deleted_at IS NULL)
 INSERT INTO repo_blobs (repo_id, digest) SELECT $1, digest FROM src
 ON CONFLICT (repo_id, digest) DO UPDATE SET deleted_at = NULL
 RETURNING digest`

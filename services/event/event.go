@@ -84,7 +84,7 @@ func (o *Outbox) Add(ctx context.Context, tx pgx.Tx, events ...Event) error {
 		}
 		params[i] = river.InsertManyParams{Args: e}
 	}
-	_, err := o.client.InsertManyFastTx(ctx, tx, params)
+	_, err := o.client.InsertManyTx(ctx, tx, params)
 	return err
 }
 
