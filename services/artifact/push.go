@@ -75,17 +75,17 @@ func (s *Store) CommitBlob(ctx context.Context, repo string, d reference.Digest,
 	return false, fault.New(fault.Unavailable, "blob %s is being deleted over and over", d).WithHint("push it again")
 }
 
-// mount links a blob of another repository. FOR KEY SHARE holds off the
-// collector; the queue row comes first in the order of locks.
+// mount links a blob of another repository. The link's foreign key holds off
+// the collector. A review that is due soon is put off; a blob without one is
+// referred to, and would be reviewed Times.Grace after its last manifest went.
 const mount = `
 WITH q AS (
-	INSERT INTO gc_blobs (digest, review_after) VALUES ($2, now() + $4)
-	ON CONFLICT (digest) DO UPDATE SET review_after = EXCLUDED.review_after, attempts = 0
+	UPDATE gc_blobs SET review_after = now() + $4, attempts = 0 WHERE digest = $2 AND review_after < now() + $5
 	RETURNING digest),
 src AS (
-	SELECT b.digest FROM q JOIN blobs b USING (digest)
+	SELECT b.digest FROM blobs b
 	JOIN repo_blobs rb ON rb.digest = b.digest AND rb.repo_id = (SELECT id FROM repositories WHERE name = $3)
-	WHERE b.damaged_at IS NULL AND rb.deleted_at IS NULL)
+	WHERE b.digest = $2 AND b.damaged_at IS NULL AND rb.deleted_at IS NULL AND (SELECT count(*) FROM q) >= 0)
 INSERT INTO repo_blobs (repo_id, digest) SELECT $1, digest FROM src
 ON CONFLICT (repo_id, digest) DO UPDATE SET deleted_at = NULL
 RETURNING digest`
@@ -100,7 +100,7 @@ func (s *Store) Mount(ctx context.Context, repo, from string, d reference.Digest
 			return false, err
 		}
 		var got []byte
-		err = s.Pool.QueryRow(ctx, mount, id, d.Bytes(), from, s.Times.Grace).Scan(&got)
+		err = s.Pool.QueryRow(ctx, mount, id, d.Bytes(), from, s.Times.Grace, s.margin()).Scan(&got)
 		switch {
 		case errors.Is(err, pgx.ErrNoRows):
 			return false, nil
@@ -113,14 +113,17 @@ func (s *Store) Mount(ctx context.Context, repo, from string, d reference.Digest
 	return false, nil
 }
 
+// margin is how soon a review must be due for a pusher's HEAD or mount to put
+// it off: rarely, so that asking is not writing.
+func (s *Store) margin() time.Duration { return min(time.Hour, s.Times.Grace/2) }
+
 // BlobForPush answers a pusher's HEAD: from the database, never from a cache,
 // and with the promise that the blob stays at least an hour (or half of
 // Times.Grace, if that is shorter), so that "exists" is still true when the
 // manifest comes.
 func (s *Store) BlobForPush(ctx context.Context, repo string, d reference.Digest) (Blob, error) {
-	margin := min(time.Hour, s.Times.Grace/2)
 	for range 3 {
-		b, soon, err := s.blobRow(ctx, repo, d, margin)
+		b, soon, err := s.blobRow(ctx, repo, d, s.margin())
 		if err != nil || !soon {
 			return b, err
 		}
