@@ -56,7 +56,7 @@ func setup(t testing.TB) *bundle {
 	if err := projects.EnsureLibrary(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.handler = core.New(core.Options{
+	b.handler, err = core.New(core.Options{
 		Log:  slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Pool: pool, Accounts: accounts, Projects: projects, Artifacts: b.artifacts,
 		ExternalURL: "https://registry.example.com", StorageName: "filesystem",
@@ -70,6 +70,9 @@ func setup(t testing.TB) *bundle {
 			return io.NopCloser(bytes.NewReader(blob)), nil
 		},
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return b
 }
 

@@ -261,6 +261,43 @@ func (a *API) getArtifact(r *request, in struct {
 	return artifactOf(one[0]), err
 }
 
+func (a *API) copyArtifact(r *request, in struct {
+	repositoryPath
+	From string `query:"from,required" doc:"project/repository:tag or project/repository@digest"`
+}) (created, error) {
+	if err := reference.CheckName(in.whole()); err != nil {
+		return created{}, err
+	}
+	repo, ref, tags := splitSource(in.From)
+	project, _ := reference.Project(repo)
+	source, err := a.Projects.Target(r.Context(), r.principal, project)
+	if err != nil {
+		return created{}, r.hidden(err)
+	}
+	if err := r.require(source, "repository", "pull"); err != nil {
+		return created{}, err
+	}
+	i, err := a.Artifacts.Artifact(r.Context(), repo, ref, artifact.With{})
+	if err != nil {
+		return created{}, err
+	}
+	location := v2 + "/projects/" + in.Project + "/repositories/" + url.PathEscape(in.Name) + "/artifacts/" + ref
+	return created{location: location}, a.Artifacts.Copy(r.Context(), repo, i.Digest, in.whole(), tags)
+}
+
+// splitSource parts what is to be copied into repository and reference; what is
+// named by a tag gets that tag in the copy.
+func splitSource(from string) (repo, ref string, tags []string) {
+	if repo, ref, ok := strings.Cut(from, "@"); ok {
+		return repo, ref, nil
+	}
+	i := strings.LastIndexByte(from, ':')
+	if i < 0 {
+		return from, "", nil
+	}
+	return from[:i], from[i+1:], []string{from[i+1:]}
+}
+
 func (a *API) deleteArtifact(r *request, in struct{ artifactPath }) (empty, error) {
 	i, err := a.Artifacts.Artifact(r.Context(), in.whole(), in.Reference, artifact.With{})
 	if err != nil {

@@ -17,10 +17,10 @@ package core
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -62,19 +62,22 @@ type API struct {
 	Options
 	mux     *http.ServeMux
 	openAPI []byte
-	started time.Time
 }
 
 // New makes the API.
-func New(o Options) *API {
+func New(o Options) (*API, error) {
+	if o.Pool == nil || o.Accounts == nil || o.Projects == nil || o.Artifacts == nil || o.OpenBlob == nil {
+		return nil, errors.New("cannot make the REST API without its database, accounts, projects, artifacts and blobs")
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &API{Options: o, mux: http.NewServeMux(), started: time.Now()}
+	a := &API{Options: o, mux: http.NewServeMux()}
 	for _, rt := range routes {
 		a.mux.Handle(rt.method+" "+rt.path, a.serve(rt))
 	}
 	a.mux.HandleFunc("/", a.noRoute)
-	a.openAPI = document()
-	return a
+	var err error
+	a.openAPI, err = document()
+	return a, err
 }

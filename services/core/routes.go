@@ -62,6 +62,7 @@ var routes = []route{
 	{"PUT", repository, inProject("repository", "update"), "Describe a repository", handle((*API).updateRepository)},
 	{"DELETE", repository, inProject("repository", "delete"), "Delete a repository", handle((*API).deleteRepository)},
 	{"GET", repository + "/artifacts", inProject("artifact", "list"), "List a repository's artifacts", handle((*API).listArtifacts)},
+	{"POST", repository + "/artifacts", inProject("artifact", "create"), "Copy an artifact from another repository", handle((*API).copyArtifact)},
 	{"GET", ofArtifact, inProject("artifact", "read"), "Get an artifact", handle((*API).getArtifact)},
 	{"DELETE", ofArtifact, inProject("artifact", "delete"), "Delete an artifact", handle((*API).deleteArtifact)},
 	{"GET", ofArtifact + "/tags", inProject("tag", "list"), "List an artifact's tags", handle((*API).listTags)},
