@@ -85,7 +85,7 @@ type answer struct {
 
 func (b *bundle) do(method, path, user, body string, headers ...string) answer {
 	b.t.Helper()
-	var content io.Reader
+	var content io.Reader = http.NoBody
 	if body != "" {
 		content = strings.NewReader(body)
 	}

@@ -1,8 +1,8 @@
 package core
 
 import (
+	"bytes"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -111,19 +111,18 @@ func setText(field reflect.Value, p parameter, s string) error {
 // readBody decodes a JSON body. Fields that we do not know are ignored, as
 // Harbor does: clients send back what they were given.
 func readBody(r *http.Request, v any) error {
-	d := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxBody))
-	err := d.Decode(v)
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
+	if err != nil {
 		return err
 	}
-	if errors.Is(err, io.EOF) {
+	if len(bytes.TrimSpace(body)) == 0 {
 		return unreadable("the body is required")
 	}
-	if err != nil {
-		return unreadable("cannot read the body as JSON: %v", err)
+	if bytes.Contains(body, []byte(`\u0000`)) { // PostgreSQL's text cannot hold it
+		return unreadable("the body has a NUL character")
 	}
-	if d.More() {
-		return unreadable("the body has more than one JSON value")
+	if err := json.Unmarshal(body, v); err != nil {
+		return unreadable("cannot read the body as JSON: %v", err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package core
 import (
 	"encoding/json"
 	"fmt"
+	"path"
 	"reflect"
 	"regexp"
 	"slices"
@@ -11,7 +12,7 @@ import (
 
 // document renders the table of routes as OpenAPI 3.0.
 func document() ([]byte, error) {
-	g := generator{schemas: map[string]any{}}
+	g := generator{map[string]any{}, map[string]reflect.Type{}}
 	paths := map[string]map[string]any{}
 	for _, rt := range routes {
 		if paths[rt.path] == nil {
@@ -32,7 +33,10 @@ func document() ([]byte, error) {
 	return append(doc, '\n'), err
 }
 
-type generator struct{ schemas map[string]any }
+type generator struct {
+	schemas map[string]any
+	types   map[string]reflect.Type // by name
+}
 
 func (g *generator) operation(rt route) map[string]any {
 	op := map[string]any{
@@ -68,8 +72,8 @@ func (g *generator) operation(rt route) map[string]any {
 var notLetter = regexp.MustCompile(`[^A-Za-z0-9]+`)
 
 func operationID(rt route) string {
-	path := strings.TrimPrefix(rt.path, "/api/")
-	return strings.ToLower(rt.method) + strings.TrimRight(notLetter.ReplaceAllString("_"+path, "_"), "_")
+	place := strings.TrimPrefix(rt.path, "/api/")
+	return strings.ToLower(rt.method) + strings.TrimRight(notLetter.ReplaceAllString("_"+place, "_"), "_")
 }
 
 // String says who may call a route.
@@ -146,12 +150,26 @@ func (g *generator) schema(t reflect.Type) map[string]any {
 	case t.Name() == "":
 		return g.object(t)
 	}
-	name := strings.ToUpper(t.Name()[:1]) + strings.TrimSuffix(t.Name()[1:], "Wire")
+	name := g.name(t)
 	if _, done := g.schemas[name]; !done {
 		g.schemas[name] = nil // a type may hold itself
 		g.schemas[name] = g.object(t)
 	}
 	return map[string]any{"$ref": "#/components/schemas/" + name}
+}
+
+// name gives a type its name in the document. Two types of one name, such as
+// what is sent and what comes back, are told apart by their packages.
+func (g *generator) name(t reflect.Type) string {
+	name := strings.ToUpper(t.Name()[:1]) + strings.TrimSuffix(t.Name()[1:], "Wire")
+	if g.types[name] == nil {
+		g.types[name] = t
+	}
+	if g.types[name] != t {
+		home := path.Base(t.PkgPath())
+		name = strings.ToUpper(home[:1]) + home[1:] + name
+	}
+	return name
 }
 
 // hasText reports whether a type marshals as a string.
