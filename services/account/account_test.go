@@ -139,7 +139,7 @@ func TestAuthenticateUser(t *testing.T) {
 	if p, err := b.Authenticate(ctx, "admin", password, ""); err != nil || !p.Sysadmin {
 		t.Errorf("admin: %+v, %v", p, err)
 	}
-	for name, pw := range map[string]string{"Anna": "harbor12345", "nobody": password, "": "", "admin": ""} {
+	for name, pw := range map[string]string{"Anna": "harbor12345", "nobody": password, "": "", "admin": "", "a\x00b": "x", "\xff": "x"} {
 		_, err := b.Authenticate(ctx, name, pw, "10.0.0.1")
 		want(t, err, fault.Unauthenticated)
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -27,6 +28,9 @@ const verifyTimeout = 10 * time.Second
 // Unauthenticated, which tells nothing of the reason, and TooMany, whose cause
 // is a *Backoff, after too many wrong passwords from that source.
 func (s *Store) Authenticate(ctx context.Context, username, password, source string) (access.Principal, error) {
+	if !utf8.ValidString(username) || strings.ContainsRune(username, 0) {
+		return access.Principal{}, wrong() // nobody's name, and PostgreSQL would refuse it as text
+	}
 	k := s.credential(username, password)
 	who := attempt{strings.ToLower(username), sourceKey(source)}
 	now := time.Now()

@@ -133,3 +133,13 @@ func memberEvent(operation string, t access.Target, name string) event.Event {
 	return event.Event{Operation: operation, ResourceType: "member", Resource: name, ProjectID: t.ProjectID, Success: true,
 		Description: operation + " member: " + name + " of project " + t.Project}
 }
+
+// Administered lists the projects whose audit trail p may read as a member.
+func (s *Store) Administered(ctx context.Context, p access.Principal) ([]int64, error) {
+	rows, err := s.pool.Query(ctx, `SELECT project_id FROM project_members WHERE user_id = $1 AND role = $2`, userID(p), access.ProjectAdmin)
+	if err != nil {
+		return nil, database.Fault(err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	return ids, database.Fault(err)
+}

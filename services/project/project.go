@@ -72,6 +72,9 @@ func New(pool *pgxpool.Pool, outbox *event.Outbox) *Store { return &Store{pool, 
 // Target tells what access.May needs to know of a project and of p's roles in
 // it. Errors: NotFound, Unavailable.
 func (s *Store) Target(ctx context.Context, p access.Principal, name string) (access.Target, error) {
+	if reference.CheckProject(name) != nil {
+		return access.Target{}, projectFault(pgx.ErrNoRows, name) // there is none of such a name
+	}
 	return s.target(ctx, p, "name", name)
 }
 

@@ -1,0 +1,457 @@
+package artifact
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"berth/appliance/fault"
+	"berth/services/database"
+	"berth/services/query"
+	"berth/services/reference"
+)
+
+// RepositoryInfo is a repository as lists show it.
+type RepositoryInfo struct {
+	ID, ProjectID    int64
+	Project, Name    string // the name is the whole one, project first
+	Public           bool
+	Description      string
+	Artifacts        int // that are tagged, or parts of nothing
+	Pulls            int64
+	Created, Updated time.Time
+}
+
+// Info is an artifact as lists show it.
+type Info struct {
+	ID, RepositoryID, ProjectID int64
+	Repository                  string
+	Digest                      reference.Digest
+	MediaType, ConfigType       string // of the manifest and of its config
+	ArtifactType                string
+	Type                        string // IMAGE, CHART, … (see typeSQL)
+	Size                        int64  // with everything it refers to
+	Pushed, Pulled              time.Time
+	Annotations                 map[string]string
+	Attributes                  json.RawMessage // from the config; see FillAttributes
+	Config                      reference.Digest
+	Tags                        []Tag
+	Children                    []Child
+	Accessories                 []Accessory
+}
+
+// Tag is a name of an artifact.
+type Tag struct {
+	ID, RepositoryID, ArtifactID int64
+	Name                         string
+	Pushed, Pulled               time.Time
+}
+
+// Child is what an index lists. A child that is not (or no longer) there has id 0.
+type Child struct {
+	ParentID, ID int64
+	Digest       reference.Digest
+	Platform     json.RawMessage
+	Annotations  json.RawMessage
+}
+
+// Accessory is an artifact that refers to another one as its subject.
+type Accessory struct {
+	ID, SubjectID int64
+	Digest        reference.Digest
+	ArtifactType  string
+	Size          int64
+	Created       time.Time
+}
+
+// topSQL holds for what a list of artifacts shows: whatever is tagged, and the
+// untagged that is neither part of an index nor about another artifact.
+const topSQL = `(EXISTS (SELECT FROM tags t WHERE t.manifest_id = m.id) OR (
+	NOT EXISTS (SELECT FROM manifest_children c JOIN manifests i ON i.id = c.parent_id
+		WHERE c.digest = m.digest AND i.repo_id = m.repo_id AND i.deleted_at IS NULL)
+	AND NOT EXISTS (SELECT FROM manifests s WHERE s.repo_id = m.repo_id AND s.digest = m.subject AND s.deleted_at IS NULL)))`
+
+// typeSQL is an artifact's type in Harbor's words: images and charts have names
+// of their own, others the third word of their config's media type
+// (application/vnd.<vendor>.<type>.config.<version>+json).
+const typeSQL = `CASE
+	WHEN m.config_type IN ('application/vnd.oci.image.config.v1+json', 'application/vnd.docker.container.image.v1+json')
+		OR m.media_type IN ('` + TypeOCIIndex + `', '` + TypeDockerList + `') THEN 'IMAGE'
+	WHEN m.config_type = 'application/vnd.cncf.helm.config.v1+json' THEN 'CHART'
+	ELSE coalesce(upper(substring(m.config_type FROM '^application/vnd\.[^.]*\.([^.]*)\.config\.[^.]*\+json$')), 'UNKNOWN') END`
+
+const repositoryColumns = `r.id, r.project_id, p.name, r.name, p.public, r.description,
+	(SELECT count(*) FROM manifests m WHERE m.repo_id = r.id AND m.deleted_at IS NULL AND ` + topSQL + `),
+	r.pull_count, r.created_at, r.updated_at`
+
+const repositoryTables = ` FROM repositories r JOIN projects p ON p.id = r.project_id`
+
+func scanRepository(row pgx.CollectableRow) (r RepositoryInfo, err error) {
+	err = row.Scan(&r.ID, &r.ProjectID, &r.Project, &r.Name, &r.Public, &r.Description, &r.Artifacts, &r.Pulls, &r.Created, &r.Updated)
+	return r, err
+}
+
+var repositoryFields = query.Columns{
+	"repositoryid": {SQL: "r.id", Type: query.Number}, "id": {SQL: "r.id", Type: query.Number}, "name": {SQL: "r.name"},
+	"description": {SQL: "r.description"}, "projectid": {SQL: "r.project_id", Type: query.Number},
+	"pullcount": {SQL: "r.pull_count", Type: query.Number}, "creationtime": {SQL: "r.created_at", Type: query.Moment},
+	"updatetime": {SQL: "r.updated_at", Type: query.Moment},
+}
+
+// ListRepositories gives a page of the repositories with content that restrict
+// leaves; it may use the tables repositories r and projects p.
+func (s *Store) ListRepositories(ctx context.Context, q query.Query, restrict func(*query.Where)) (query.Page[RepositoryInfo], error) {
+	var w query.Where
+	w.And("r.has_manifests")
+	restrict(&w)
+	if err := w.Terms(q.Terms, repositoryFields); err != nil {
+		return query.Page[RepositoryInfo]{}, err
+	}
+	page, err := query.Fetch(ctx, s.Pool, "SELECT count(*)"+repositoryTables+w.String(),
+		"SELECT "+repositoryColumns+repositoryTables+w.String()+q.OrderBy(repositoryFields, "r.name")+q.Limit(), w.Args, scanRepository)
+	return page, wrap(err, "list repositories")
+}
+
+// InProject restricts a list to a project.
+func InProject(id int64) func(*query.Where) {
+	return func(w *query.Where) { w.And("p.id = %s", id) }
+}
+
+// Repository gives one repository with content. Errors: NotFound.
+func (s *Store) Repository(ctx context.Context, name string) (RepositoryInfo, error) {
+	rows, err := s.Pool.Query(ctx, `SELECT `+repositoryColumns+repositoryTables+` WHERE r.name = $1 AND r.has_manifests`, name)
+	if err != nil {
+		return RepositoryInfo{}, wrap(err, "read a repository")
+	}
+	r, err := pgx.CollectExactlyOneRow(rows, scanRepository)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return r, nameUnknown(name)
+	}
+	return r, wrap(err, "read a repository")
+}
+
+// Describe sets a repository's description. Errors: NotFound.
+func (s *Store) Describe(ctx context.Context, name, description string) error {
+	tag, err := s.Pool.Exec(ctx, `
+		UPDATE repositories SET description = $2, updated_at = now() WHERE name = $1 AND has_manifests`, name, description)
+	if err == nil && tag.RowsAffected() == 0 {
+		return nameUnknown(name)
+	}
+	return wrap(err, "describe a repository")
+}
+
+const infoColumns = `m.id, r.id, r.project_id, r.name, m.digest, m.media_type, m.config_type, m.artifact_type, ` + typeSQL + `,
+	m.total_size, m.pushed_at, m.pulled_at, m.annotations, m.extra_attrs, m.config_digest`
+
+const infoTables = ` FROM manifests m JOIN repositories r ON r.id = m.repo_id JOIN projects p ON p.id = r.project_id`
+
+func scanInfo(row pgx.CollectableRow) (i Info, err error) {
+	var digest, config []byte
+	var pulled *time.Time
+	if err = row.Scan(&i.ID, &i.RepositoryID, &i.ProjectID, &i.Repository, &digest, &i.MediaType, &i.ConfigType, &i.ArtifactType,
+		&i.Type, &i.Size, &i.Pushed, &pulled, &i.Annotations, &i.Attributes, &config); err != nil {
+		return i, err
+	}
+	i.Pulled = orZero(pulled)
+	if config != nil {
+		if i.Config, err = reference.FromBytes(config); err != nil {
+			return i, err
+		}
+	}
+	i.Digest, err = reference.FromBytes(digest)
+	return i, err
+}
+
+func orZero(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
+}
+
+var infoFields = query.Columns{
+	"id": {SQL: "m.id", Type: query.Number}, "type": {SQL: "(" + typeSQL + ")"}, "mediatype": {SQL: "m.config_type"},
+	"manifestmediatype": {SQL: "m.media_type"}, "artifacttype": {SQL: "m.artifact_type"}, "size": {SQL: "m.total_size", Type: query.Number},
+	"pushtime": {SQL: "m.pushed_at", Type: query.Moment}, "pulltime": {SQL: "m.pulled_at", Type: query.Moment},
+	"repositoryname": {SQL: "r.name"}, "repositoryid": {SQL: "r.id", Type: query.Number},
+}
+
+// ListOptions say which artifacts a list shows, and what of them.
+type ListOptions struct {
+	Repository   string // "" = of the whole project
+	ProjectID    int64
+	LatestInRepo bool // only the last pushed of each repository
+	With         With
+}
+
+// With is what is read of an artifact beyond its own row.
+type With struct{ Tags, Children, Accessories bool }
+
+// ListArtifacts gives a page of artifacts, those pushed last first. Besides
+// columns, the terms may name tags (* for tagged, nil for untagged, or a name),
+// base (* lists parts and accessories too), digest and labels.
+func (s *Store) ListArtifacts(ctx context.Context, q query.Query, o ListOptions) (query.Page[Info], error) {
+	var w query.Where
+	w.And("m.deleted_at IS NULL")
+	w.And("r.project_id = %s", o.ProjectID)
+	if o.Repository != "" {
+		w.And("r.name = %s", o.Repository)
+	}
+	if len(q.Take("base")) == 0 {
+		w.And(topSQL)
+	}
+	if o.LatestInRepo {
+		w.And("m.id = (SELECT n.id FROM manifests n WHERE n.repo_id = r.id AND n.deleted_at IS NULL ORDER BY n.pushed_at DESC, n.id DESC LIMIT 1)")
+	}
+	for _, t := range q.Take("tags") {
+		tagTerm(&w, t)
+	}
+	for _, t := range q.Take("digest") {
+		digestTerm(&w, t)
+	}
+	if len(q.Take("labels")) > 0 {
+		w.Never() // nothing has labels yet
+	}
+	if err := w.Terms(q.Terms, infoFields); err != nil {
+		return query.Page[Info]{}, err
+	}
+	page, err := query.Fetch(ctx, s.Pool, "SELECT count(*)"+infoTables+w.String(),
+		"SELECT "+infoColumns+infoTables+w.String()+q.OrderBy(infoFields, "m.pushed_at DESC, m.id DESC")+q.Limit(), w.Args, scanInfo)
+	if err != nil {
+		return page, wrap(err, "list artifacts")
+	}
+	return page, s.fill(ctx, page.Items, o.With)
+}
+
+func tagTerm(w *query.Where, t query.Term) {
+	const tagged = "EXISTS (SELECT FROM tags g WHERE g.manifest_id = m.id"
+	switch {
+	case t.Op == query.Equal && t.Values[0] == "*":
+		w.And(tagged + ")")
+	case t.Op == query.Equal && t.Values[0] == "nil":
+		w.And("NOT " + tagged + ")")
+	case t.Op == query.Contains:
+		w.And(tagged+" AND strpos(lower(g.name), lower(%s)) > 0)", t.Values[0])
+	default:
+		w.And(tagged+" AND g.name = ANY(%s))", t.Values)
+	}
+}
+
+func digestTerm(w *query.Where, t query.Term) {
+	var raw [][]byte
+	for _, v := range t.Values {
+		if d, err := reference.ParseDigest(v); err == nil {
+			raw = append(raw, d.Bytes())
+		}
+	}
+	w.And("m.digest = ANY(%s::bytea[])", raw)
+}
+
+// Artifact finds one artifact of a repository by tag or digest. Errors:
+// NotFound.
+func (s *Store) Artifact(ctx context.Context, repo, ref string, with With) (Info, error) {
+	var w query.Where
+	w.And("m.deleted_at IS NULL")
+	w.And("r.name = %s", repo)
+	separator := ":"
+	if reference.IsDigest(ref) {
+		separator = "@"
+		d, err := reference.ParseDigest(ref)
+		if err != nil {
+			return Info{}, err
+		}
+		w.And("m.digest = %s", d.Bytes())
+	} else {
+		w.And("m.id = (SELECT t.manifest_id FROM tags t WHERE t.repo_id = r.id AND t.name = %s)", ref)
+	}
+	rows, err := s.Pool.Query(ctx, "SELECT "+infoColumns+infoTables+w.String(), w.Args...)
+	if err != nil {
+		return Info{}, wrap(err, "read an artifact")
+	}
+	info, err := pgx.CollectExactlyOneRow(rows, scanInfo)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return info, fault.New(fault.NotFound, "artifact %s%s%s not found", repo, separator, ref)
+	}
+	if err != nil {
+		return info, wrap(err, "read an artifact")
+	}
+	one := []Info{info}
+	err = s.fill(ctx, one, with)
+	return one[0], err
+}
+
+// fill reads what belongs to the artifacts of a page, in one round trip.
+func (s *Store) fill(ctx context.Context, page []Info, with With) error {
+	if len(page) == 0 || with == (With{}) {
+		return nil
+	}
+	ids, at := make([]int64, len(page)), map[int64]*Info{}
+	for i := range page {
+		ids[i], at[page[i].ID] = page[i].ID, &page[i]
+	}
+	var b pgx.Batch
+	if with.Tags {
+		b.Queue(`SELECT `+tagColumns+` FROM tags t WHERE t.manifest_id = ANY($1) ORDER BY t.name`, ids).
+			Query(collect(scanTag, func(t Tag) { i := at[t.ArtifactID]; i.Tags = append(i.Tags, t) }))
+	}
+	if with.Children {
+		b.Queue(`
+			SELECT c.parent_id, coalesce(m.id, 0), c.digest, c.platform, c.annotations
+			FROM manifest_children c JOIN manifests i ON i.id = c.parent_id
+			LEFT JOIN manifests m ON m.repo_id = i.repo_id AND m.digest = c.digest AND m.deleted_at IS NULL
+			WHERE c.parent_id = ANY($1) ORDER BY c.parent_id, c.position`, ids).
+			Query(collect(scanChild, func(c Child) { i := at[c.ParentID]; i.Children = append(i.Children, c) }))
+	}
+	if with.Accessories {
+		b.Queue(`
+			SELECT a.id, m.id, a.digest, a.artifact_type, a.total_size, a.pushed_at FROM manifests m
+			JOIN manifests a ON a.repo_id = m.repo_id AND a.subject = m.digest
+			WHERE m.id = ANY($1) AND a.deleted_at IS NULL ORDER BY a.id`, ids).
+			Query(collect(scanAccessory, func(a Accessory) { i := at[a.SubjectID]; i.Accessories = append(i.Accessories, a) }))
+	}
+	return wrap(s.Pool.SendBatch(ctx, &b).Close(), "read the parts of artifacts")
+}
+
+func collect[T any](scan pgx.RowToFunc[T], use func(T)) func(pgx.Rows) error {
+	return func(rows pgx.Rows) error {
+		all, err := pgx.CollectRows(rows, scan)
+		for _, v := range all {
+			use(v)
+		}
+		return err
+	}
+}
+
+const tagColumns = `t.id, t.repo_id, t.manifest_id, t.name, t.pushed_at, t.pulled_at`
+
+func scanTag(row pgx.CollectableRow) (t Tag, err error) {
+	var pulled *time.Time
+	err = row.Scan(&t.ID, &t.RepositoryID, &t.ArtifactID, &t.Name, &t.Pushed, &pulled)
+	t.Pulled = orZero(pulled)
+	return t, err
+}
+
+func scanChild(row pgx.CollectableRow) (c Child, err error) {
+	var digest []byte
+	if err = row.Scan(&c.ParentID, &c.ID, &digest, &c.Platform, &c.Annotations); err == nil {
+		c.Digest, err = reference.FromBytes(digest)
+	}
+	return c, err
+}
+
+func scanAccessory(row pgx.CollectableRow) (a Accessory, err error) {
+	var digest []byte
+	if err = row.Scan(&a.ID, &a.SubjectID, &digest, &a.ArtifactType, &a.Size, &a.Created); err == nil {
+		a.Digest, err = reference.FromBytes(digest)
+	}
+	return a, err
+}
+
+var tagFields = query.Columns{
+	"id": {SQL: "t.id", Type: query.Number}, "name": {SQL: "t.name"},
+	"pushtime": {SQL: "t.pushed_at", Type: query.Moment}, "pulltime": {SQL: "t.pulled_at", Type: query.Moment},
+}
+
+// ListTags gives a page of an artifact's tags, those pushed last first.
+func (s *Store) ListTags(ctx context.Context, artifactID int64, q query.Query) (query.Page[Tag], error) {
+	var w query.Where
+	w.And("t.manifest_id = %s", artifactID)
+	if err := w.Terms(q.Terms, tagFields); err != nil {
+		return query.Page[Tag]{}, err
+	}
+	page, err := query.Fetch(ctx, s.Pool, "SELECT count(*) FROM tags t"+w.String(),
+		"SELECT "+tagColumns+" FROM tags t"+w.String()+q.OrderBy(tagFields, "t.pushed_at DESC, t.name")+q.Limit(), w.Args, scanTag)
+	return page, wrap(err, "list tags")
+}
+
+// StorageUsed gives how many bytes blobs and manifests take, each counted once.
+func (s *Store) StorageUsed(ctx context.Context) (n int64, err error) {
+	err = s.Pool.QueryRow(ctx, `
+		SELECT (coalesce((SELECT sum(size) FROM blobs WHERE damaged_at IS NULL), 0)
+			+ coalesce((SELECT sum(d.size) FROM (SELECT DISTINCT digest, size FROM manifests WHERE deleted_at IS NULL) AS d), 0))::bigint`).Scan(&n)
+	return n, database.Fault(err)
+}
+
+// maxConfig is the largest config that is read for an artifact's attributes.
+const maxConfig = 4 << 20
+
+// Open opens a blob's bytes by storage key.
+type Open func(ctx context.Context, key string) (io.ReadCloser, error)
+
+// ReadConfig reads an artifact's config.
+func (s *Store) ReadConfig(ctx context.Context, i Info, open Open) ([]byte, error) {
+	blob, err := s.Blob(ctx, i.Repository, i.Config)
+	if err != nil {
+		return nil, err
+	}
+	if blob.Size > maxConfig {
+		return nil, fault.New(fault.TooLarge, "the config of %s is larger than %d bytes", i.Digest, maxConfig)
+	}
+	r, err := open(ctx, blob.Key)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the config of %s: %w", i.Digest, err)
+	}
+	defer r.Close()
+	return io.ReadAll(io.LimitReader(r, maxConfig))
+}
+
+// FillAttributes reads the attributes of artifacts that have none stored yet
+// from their configs, and stores them. An artifact whose config cannot be read
+// stays without.
+func (s *Store) FillAttributes(ctx context.Context, page []Info, open Open) error {
+	var b pgx.Batch
+	for n := range page {
+		i := &page[n]
+		if i.Attributes != nil || i.Config.IsZero() {
+			continue
+		}
+		config, err := s.ReadConfig(ctx, *i, open)
+		if err != nil {
+			s.Log.Warn("cannot read an artifact's config", "repository", i.Repository, "digest", i.Digest, "err", err)
+			continue
+		}
+		if i.Attributes = attributes(i.Type, config); i.Attributes != nil {
+			b.Queue(`UPDATE manifests SET extra_attrs = $2 WHERE id = $1`, i.ID, i.Attributes)
+		}
+	}
+	if b.Len() == 0 {
+		return nil
+	}
+	return wrap(s.Pool.SendBatch(ctx, &b).Close(), "store attributes")
+}
+
+// attributes takes from a config what lists show: a few fields of an image's,
+// the whole of any other that is a JSON object.
+func attributes(kind string, config []byte) json.RawMessage {
+	if strings.Contains(string(config), `\u0000`) { // which jsonb cannot hold
+		return nil
+	}
+	if kind != "IMAGE" {
+		var object map[string]json.RawMessage
+		if len(config) > 64<<10 || json.Unmarshal(config, &object) != nil || len(object) == 0 {
+			return nil
+		}
+		return config
+	}
+	image := struct {
+		Architecture string          `json:"architecture"`
+		Author       string          `json:"author"`
+		Config       json.RawMessage `json:"config"`
+		Created      time.Time       `json:"created"`
+		OS           string          `json:"os"`
+	}{Config: json.RawMessage("{}")}
+	if json.Unmarshal(config, &image) != nil {
+		return nil
+	}
+	attrs, err := json.Marshal(image)
+	if err != nil {
+		return nil
+	}
+	return attrs
+}

@@ -1,0 +1,83 @@
+// Package core serves the REST API: Harbor's v2.0 at /api/v2.0, and what Harbor
+// lacks at /api/berth/v1.
+//
+// The whole API is the table in routes.go. A row names the method, the path, who
+// may call it, and the handler, whose argument and result types are the wire
+// format; the OpenAPI document is made from the same rows. A request goes
+//
+//	front door ► Handler (request id, who asks) ► route (access, parameters)
+//	  ► handler (one domain call) ► reply or fault
+//
+// Handlers hold no rules of their own: the domain packages do. Faults are
+// rendered in reply.go alone.
+//
+// Core listens on a unix socket behind the front door, whose X-Forwarded-For and
+// X-Request-Id it believes.
+package core
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"berth/services/account"
+	"berth/services/artifact"
+	"berth/services/project"
+)
+
+// Options are what the API works with.
+type Options struct {
+	Pool      *pgxpool.Pool
+	Accounts  *account.Store
+	Projects  *project.Store
+	Artifacts *artifact.Store
+	Log       *slog.Logger
+
+	// Checks are the components that GET /health asks.
+	Checks []Check
+	// OpenBlob opens a blob's bytes by storage key; images' configurations are read with it.
+	OpenBlob func(ctx context.Context, key string) (io.ReadCloser, error)
+	// Volume gives the size and the free space of the blob store; nil when it has no end.
+	Volume func() (total, free uint64, err error)
+	// CA gives the PEM of the certificate authority that clients should trust, or nothing.
+	CA func() ([]byte, error)
+	// ExternalURL is where clients find this Berth: https://registry.example.com.
+	ExternalURL string
+	// StorageName is the blob store's kind: filesystem, s3.
+	StorageName string
+}
+
+// Check is a component's health.
+type Check struct {
+	Name  string
+	Probe func(ctx context.Context) error
+}
+
+// API answers the REST API.
+type API struct {
+	Options
+	mux     *http.ServeMux
+	openAPI []byte
+}
+
+// New makes the API.
+func New(o Options) (*API, error) {
+	if o.Pool == nil || o.Accounts == nil || o.Projects == nil || o.Artifacts == nil || o.OpenBlob == nil {
+		return nil, errors.New("cannot make the REST API without its database, accounts, projects, artifacts and blobs")
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &API{Options: o, mux: http.NewServeMux()}
+	for _, rt := range routes {
+		a.mux.Handle(rt.method+" "+rt.path, a.serve(rt))
+	}
+	a.mux.HandleFunc("/", a.noRoute)
+	var err error
+	a.openAPI, err = document()
+	return a, err
+}

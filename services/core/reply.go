@@ -1,0 +1,224 @@
+package core
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"berth/appliance/fault"
+	"berth/services/account"
+	"berth/services/query"
+)
+
+// What handlers return besides plain values, which become JSON with status 200.
+type (
+	// empty is 200 without a body.
+	empty struct{}
+	// text is a body that is no JSON, or not said to be.
+	text struct{ contentType, body string }
+	// created is 201: where the new thing is, and what is said of it.
+	created struct {
+		location string // "" = no header
+		body     any    // nil = no body
+	}
+	// file is a download.
+	file struct {
+		name    string
+		content []byte
+	}
+	// rawJSON is JSON that exists as bytes.
+	rawJSON []byte
+)
+
+// list is a page of T with Harbor's headers X-Total-Count and Link.
+type list[T any] struct {
+	items []T
+	total int
+	paging
+}
+
+// paged turns a domain's page into a reply.
+func paged[D, T any](p query.Page[D], err error, in paging, wire func(D) T) (list[T], error) {
+	if err != nil {
+		return list[T]{}, err
+	}
+	l := list[T]{items: make([]T, len(p.Items)), total: p.Total, paging: in}
+	for i, item := range p.Items {
+		l.items[i] = wire(item)
+	}
+	return l, nil
+}
+
+func (l list[T]) page() (items any, total int, p paging) { return l.items, l.total, l.paging }
+
+// pager is any list.
+type pager interface {
+	page() (items any, total int, p paging)
+}
+
+// reply writes what a handler has returned.
+func (a *API) reply(w http.ResponseWriter, r *http.Request, v any) {
+	h := w.Header()
+	switch v := v.(type) {
+	case empty:
+		w.WriteHeader(http.StatusOK)
+	case text:
+		h.Set("Content-Type", v.contentType)
+		w.Write([]byte(v.body))
+	case rawJSON:
+		h.Set("Content-Type", "application/json; charset=utf-8")
+		w.Write(v)
+	case file:
+		h.Set("Content-Type", "application/octet-stream")
+		h.Set("Content-Disposition", "attachment; filename="+v.name)
+		w.Write(v.content)
+	case created:
+		if v.location != "" {
+			h.Set("Location", v.location)
+		}
+		if v.body == nil {
+			w.WriteHeader(http.StatusCreated)
+			return
+		}
+		a.json(w, r, http.StatusCreated, v.body)
+	case pager:
+		items, total, p := v.page()
+		h.Set("X-Total-Count", strconv.Itoa(total))
+		if link := linkHeader(r.URL, p, total); link != "" {
+			h.Set("Link", link)
+		}
+		a.json(w, r, http.StatusOK, items)
+	default:
+		a.json(w, r, http.StatusOK, v)
+	}
+}
+
+// json marshals before it writes the header, so that a failure is still a 500.
+func (a *API) json(w http.ResponseWriter, r *http.Request, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		a.refuse(w, r, fmt.Errorf("cannot marshal a reply: %w", err))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	w.Write(append(body, '\n'))
+}
+
+// linkHeader points to the pages before and after, in Harbor's form: relative,
+// and not escaped where that is safe.
+func linkHeader(u *url.URL, p paging, total int) string {
+	size := p.size()
+	if size <= 0 {
+		return ""
+	}
+	var links []string
+	add := func(page int, rel string) {
+		q := u.Query()
+		q.Set("page", strconv.Itoa(page))
+		q.Set("page_size", strconv.Itoa(size))
+		encoded := q.Encode()
+		if plain, err := url.QueryUnescape(encoded); err == nil && !strings.ContainsFunc(plain, unsafeInLink) {
+			encoded = plain
+		}
+		links = append(links, fmt.Sprintf("<%s?%s>; rel=%q", u.EscapedPath(), encoded, rel))
+	}
+	if p.number() > 1 {
+		add(p.number()-1, "prev")
+	}
+	if p.number()*size < total {
+		add(p.number()+1, "next")
+	}
+	return strings.Join(links, " , ")
+}
+
+func unsafeInLink(r rune) bool {
+	return r <= ' ' || r >= 0x7f || strings.ContainsRune(`<>"+%#`, r)
+}
+
+// unprocessable is a request that cannot be read; Harbor answers 422.
+type unprocessable struct{ text string }
+
+func (u *unprocessable) Error() string { return u.text }
+
+func unreadable(format string, args ...any) error {
+	return &unprocessable{fmt.Sprintf(format, args...)}
+}
+
+// codes says how each kind of fault looks on the wire.
+var codes = map[fault.Kind]struct {
+	status int
+	code   string
+}{
+	fault.Internal:        {http.StatusInternalServerError, "UNKNOWN"},
+	fault.Invalid:         {http.StatusBadRequest, "BAD_REQUEST"},
+	fault.Unauthenticated: {http.StatusUnauthorized, "UNAUTHORIZED"},
+	fault.Forbidden:       {http.StatusForbidden, "FORBIDDEN"},
+	fault.NotFound:        {http.StatusNotFound, "NOT_FOUND"},
+	fault.Conflict:        {http.StatusConflict, "CONFLICT"},
+	fault.Precondition:    {http.StatusPreconditionFailed, "PRECONDITION"},
+	fault.TooLarge:        {http.StatusRequestEntityTooLarge, "REQUEST_ENTITY_TOO_LARGE"},
+	fault.TooMany:         {http.StatusTooManyRequests, "TOO_MANY_REQUEST"},
+	fault.Unavailable:     {http.StatusServiceUnavailable, "SERVICE_UNAVAILABLE"},
+	fault.NoSpace:         {http.StatusInsufficientStorage, "INSUFFICIENT_STORAGE"},
+	fault.Unsupported:     {http.StatusBadRequest, "UNSUPPORTED"},
+}
+
+// errorBody is Harbor's.
+type errorBody struct {
+	Errors []errorEntry `json:"errors"`
+}
+
+type errorEntry struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// refuse renders an error. It is the one place that does, and that logs it.
+func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if u, ok := errors.AsType[*unprocessable](err); ok {
+		refusal(w, http.StatusUnprocessableEntity, "UNPROCESSABLE_ENTITY", u.text)
+		return
+	}
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		err = fault.New(fault.TooLarge, "the body is larger than %d bytes", tooLarge.Limit)
+	}
+	f := fault.Of(err)
+	c := codes[f.Kind]
+	message := f.Text
+	if f.Kind == fault.Internal {
+		message = "internal server error"
+	} else if f.Hint != "" {
+		message += ": " + f.Hint
+	}
+	if f.Kind == fault.Internal && r.Context().Err() == nil {
+		a.Log.Error("a request failed", "method", r.Method, "path", r.URL.Path, "request", w.Header().Get("X-Request-Id"), "err", err)
+	} else if f.Kind == fault.Unavailable {
+		a.Log.Warn("a request found a service away", slog.String("request", w.Header().Get("X-Request-Id")), slog.Any("err", err))
+	}
+	if wait, ok := errors.AsType[*account.Backoff](err); ok {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Wait.Seconds()))))
+	}
+	refusal(w, c.status, c.code, message)
+}
+
+func refusal(w http.ResponseWriter, status int, code, message string) {
+	body, _ := json.Marshal(errorBody{[]errorEntry{{code, message}}}) // strings always marshal
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	w.Write(append(body, '\n'))
+}
+
+// moment is a time as Harbor writes it: UTC, milliseconds; never is year 1.
+type moment time.Time
+
+func (m moment) MarshalJSON() ([]byte, error) {
+	return []byte(time.Time(m).UTC().Format(`"2006-01-02T15:04:05.000Z"`)), nil
+}

@@ -1,0 +1,125 @@
+package core
+
+import (
+	"context"
+	"net/http"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"berth/appliance/fault"
+	"berth/services/access"
+	"berth/services/event"
+)
+
+// request is an HTTP request, who makes it, and what it is about.
+type request struct {
+	*http.Request
+	principal access.Principal
+	target    access.Target // the project in the path; zero on routes without one
+}
+
+// maxRequestID is how long an id from outside may be.
+const maxRequestID = 128
+
+// ServeHTTP finds out who asks and passes the request to its route.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id := r.Header.Get("X-Request-Id")
+	if id == "" || len(id) > maxRequestID {
+		id = uuid.NewString()
+	}
+	w.Header().Set("X-Request-Id", id)
+	source := sourceOf(r)
+	p, err := a.authenticate(r, source)
+	if err != nil {
+		a.refuse(w, r, err)
+		return
+	}
+	ctx := event.With(r.Context(), event.Origin{User: p.Name, Source: source, RequestID: id})
+	r = r.WithContext(context.WithValue(ctx, principalKey{}, p))
+	tidy(r)
+	a.mux.ServeHTTP(w, r)
+}
+
+type principalKey struct{}
+
+// sourceOf gives the client's address, which the front door puts last.
+func sourceOf(r *http.Request) string {
+	forwarded := r.Header.Get("X-Forwarded-For")
+	if i := strings.LastIndexByte(forwarded, ','); i >= 0 {
+		forwarded = forwarded[i+1:]
+	}
+	return strings.TrimSpace(forwarded)
+}
+
+// authenticate says who asks. As in Harbor, whoever is not known, for lack of
+// credentials or by wrong ones, is anonymous: the route then decides.
+func (a *API) authenticate(r *http.Request, source string) (access.Principal, error) {
+	username, password, ok := r.BasicAuth()
+	if !ok || username == "" {
+		return access.Principal{}, nil
+	}
+	p, err := a.Accounts.Authenticate(r.Context(), username, password, source)
+	if fault.Is(err, fault.Unauthenticated) {
+		return access.Principal{}, nil
+	}
+	return p, err
+}
+
+// tidy removes what Harbor overlooks in paths: doubled slashes and one at the
+// end. The mux would redirect, and clients do not follow with a body.
+func tidy(r *http.Request) {
+	escaped := r.URL.EscapedPath()
+	clean := path.Clean("/" + escaped)
+	if clean == escaped {
+		return
+	}
+	u := *r.URL
+	u.RawPath = clean
+	u.Path = unescape(clean)
+	r.URL = &u
+}
+
+// require asks access whether the caller may do something.
+func (r *request) require(t access.Target, resource, action string) error {
+	if access.May(r.principal, t, resource, action) {
+		return nil
+	}
+	return r.denied()
+}
+
+// denied is the answer to whoever may not: whether the thing exists stays hidden.
+func (r *request) denied() error {
+	if r.principal.Kind == access.Anonymous {
+		return fault.New(fault.Unauthenticated, "unauthorized")
+	}
+	return fault.New(fault.Forbidden, "forbidden")
+}
+
+// hidden turns a project that does not exist into one that the caller may not
+// see. Only a system administrator is told the difference.
+func (r *request) hidden(err error) error {
+	if fault.Is(err, fault.NotFound) && !r.principal.Sysadmin {
+		return r.denied()
+	}
+	return err
+}
+
+// findProject resolves a project's name or id, as the caller sees it. A number
+// is an id, unless the client says that it is a name.
+func (a *API) findProject(r *request, nameOrID string) (t access.Target, err error) {
+	id, notNumber := strconv.ParseInt(nameOrID, 10, 64)
+	if notNumber == nil && !isTrue(r.Header.Get("X-Is-Resource-Name")) {
+		t, err = a.Projects.TargetByID(r.Context(), r.principal, id)
+	} else {
+		t, err = a.Projects.Target(r.Context(), r.principal, nameOrID)
+	}
+	return t, r.hidden(err)
+}
+
+func isTrue(s string) bool {
+	b, err := strconv.ParseBool(s)
+	return err == nil && b
+}
