@@ -100,7 +100,6 @@ func (s *Server) getBlob(c *call) error {
 		// Answering in full is always allowed (RFC 9110 §14.2).
 		delete(c.r.Header, "Range")
 	}
-	s.Progress(c.w, c.r)
 	http.ServeContent(c.w, c.r, "", time.Time{}, f)
 	return nil
 }

@@ -31,8 +31,6 @@ type Options struct {
 	SessionKey []byte // authenticates upload sessions; the same on every node
 	Pulls      func(PullRecord)
 	Log        *slog.Logger
-	// Progress moves a connection's deadlines while a body flows.
-	Progress func(w http.ResponseWriter, r *http.Request)
 }
 
 // Authenticator says what a request may do.
@@ -65,9 +63,6 @@ type Server struct{ Options }
 
 // New makes a Server.
 func New(o Options) *Server {
-	if o.Progress == nil {
-		o.Progress = func(http.ResponseWriter, *http.Request) {}
-	}
 	if o.Pulls == nil {
 		o.Pulls = func(PullRecord) {}
 	}

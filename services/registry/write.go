@@ -324,7 +324,6 @@ func (s *Server) append(c *call, u *blob.Upload) error {
 	if c.r.ContentLength == 0 {
 		return nil
 	}
-	s.Progress(c.w, c.r)
 	_, err := u.Append(c.r.Context(), c.r.Body, c.r.ContentLength)
 	return err
 }
