@@ -245,7 +245,6 @@ func coreOptions(n *node, st stores) core.Options {
 		OpenBlob: func(ctx context.Context, key string) (io.ReadCloser, error) { return st.blobs.Open(ctx, key) },
 		CA:       func() ([]byte, error) { return os.ReadFile(s.CA()) },
 		Checks: []core.Check{
-			{Name: "core", Probe: func(context.Context) error { return nil }},
 			{Name: "database", Probe: n.pool.Ping},
 			{Name: "registry", Probe: func(ctx context.Context) error { return dial(ctx, "tcp", firstOf(s.HTTPS, s.HTTP)) }},
 			{Name: "token", Probe: func(ctx context.Context) error { return dial(ctx, "unix", s.Socket("token")) }},
