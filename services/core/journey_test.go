@@ -293,6 +293,22 @@ func TestRobotJourney(t *testing.T) {
 	b.want(b.do("GET", one, bert, ""), 403)
 }
 
+// A robot that manages users makes no administrators and does not become one.
+func TestRobotOfTheSystem(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.user("anna")
+	made := b.want(b.do("POST", "/api/v2.0/robots", root, `{"name":"hr","level":"system","duration":1,"permissions":[{"kind":"system","namespace":"/","access":[{"resource":"user","action":"list"},{"resource":"user","action":"read"},{"resource":"user","action":"update"}]}]}`), 201)
+	r := decode[struct{ Name, Secret string }](made, t)
+	robot := r.Name + ":" + r.Secret
+	b.want(b.do("GET", "/api/v2.0/users", robot, ""), 200)
+	b.want(b.do("PUT", "/api/v2.0/users/2/password", robot, `{"new_password":"Changed12345"}`), 200)
+	b.want(b.do("PUT", "/api/v2.0/users/1/password", robot, `{"new_password":"Changed12345"}`), 403)
+	b.want(b.do("PUT", "/api/v2.0/users/9/password", robot, `{"new_password":"Changed12345"}`), 404)
+	b.want(b.do("PUT", "/api/v2.0/users/2/sysadmin", robot, `{"sysadmin_flag":true}`), 403)
+	b.want(b.do("DELETE", "/api/v2.0/users/2", robot, ""), 403)
+}
+
 // The trail shows everything to system administrators, and to others what
 // happened in the projects that they administer.
 func TestAuditScope(t *testing.T) {
