@@ -35,6 +35,7 @@ type bundle struct {
 	pool      *pgxpool.Pool
 	artifacts *artifact.Store
 	blobs     map[string][]byte // by storage key
+	options   core.Options
 	handler   http.Handler
 }
 
@@ -56,7 +57,7 @@ func setup(t testing.TB) *bundle {
 	if err := projects.EnsureLibrary(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b.handler, err = core.New(core.Options{
+	b.options = core.Options{
 		Log:  slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Pool: pool, Accounts: accounts, Projects: projects, Artifacts: b.artifacts,
 		ExternalURL: "https://registry.example.com", StorageName: "filesystem",
@@ -69,7 +70,8 @@ func setup(t testing.TB) *bundle {
 			}
 			return io.NopCloser(bytes.NewReader(blob)), nil
 		},
-	})
+	}
+	b.handler, err = core.New(b.options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -88,6 +88,8 @@ func (p policy) String() string {
 		return "Needs " + right + " on the system."
 	case byProject:
 		return "Needs " + right + " in the project."
+	case bySysadmin:
+		return "System administrators."
 	case bySelf:
 		return "The user itself, or needs " + right + " on the system."
 	}

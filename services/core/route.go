@@ -26,12 +26,13 @@ type policy struct {
 type admission uint8
 
 const (
-	nobody    admission = iota
-	anybody             // also anonymous; the handler shows each caller what that caller may see
-	signedIn            // whoever has logged in; the handler asks further
-	bySystem            // whoever has the right on the system
-	byProject           // whoever has the right in the project that the path names
-	bySelf              // the user that the path names, or whoever has the right on the system
+	nobody     admission = iota
+	anybody              // also anonymous; the handler shows each caller what that caller may see
+	signedIn             // whoever has logged in; the handler asks further
+	bySystem             // whoever has the right on the system
+	byProject            // whoever has the right in the project that the path names
+	bySelf               // the user that the path names, or whoever has the right on the system
+	bySysadmin           // system administrators, whatever rights a robot was given
 )
 
 func open() policy  { return policy{kind: anybody} }
@@ -39,6 +40,7 @@ func login() policy { return policy{kind: signedIn} }
 func system(resource, action string) policy {
 	return policy{bySystem, resource, action}
 }
+func sysadmins() policy { return policy{kind: bySysadmin} }
 func inProject(resource, action string) policy {
 	return policy{byProject, resource, action}
 }
@@ -58,6 +60,10 @@ func (a *API) admit(p policy, r *request) error {
 		}
 	case bySystem:
 		return r.require(access.Target{}, p.resource, p.action)
+	case bySysadmin:
+		if r.principal.Sysadmin {
+			return nil
+		}
 	case bySelf:
 		id, err := strconv.ParseInt(r.PathValue("user_id"), 10, 64)
 		if err == nil && r.principal.Kind == access.User && r.principal.ID == id {

@@ -32,7 +32,7 @@ var routes = []route{
 	{"PUT", v2 + "/users/{user_id}", self("user", "update"), "Change a user's profile", handle((*API).updateUser)},
 	{"DELETE", v2 + "/users/{user_id}", system("user", "delete"), "Delete a user", handle((*API).deleteUser)},
 	{"PUT", v2 + "/users/{user_id}/password", self("user", "update"), "Change a user's password", handle((*API).changePassword)},
-	{"PUT", v2 + "/users/{user_id}/sysadmin", system("user", "update"), "Make a user system administrator, or no longer one", handle((*API).setSysadmin)},
+	{"PUT", v2 + "/users/{user_id}/sysadmin", sysadmins(), "Make a user system administrator, or no longer one", handle((*API).setSysadmin)},
 
 	{"GET", v2 + "/projects", open(), "List projects", handle((*API).listProjects)},
 	{"HEAD", v2 + "/projects", login(), "Ask whether a project exists", handle((*API).headProject)},

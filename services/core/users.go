@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -176,6 +177,10 @@ func (a *API) changePassword(r *request, in struct {
 }) (empty, error) {
 	if r.principal.Kind == access.User && r.principal.ID == in.ID {
 		return empty{}, a.Accounts.ChangePassword(r.Context(), in.ID, in.Body.Old, in.Body.New)
+	}
+	// A robot that may change users must not become an administrator that way.
+	if u, err := a.Accounts.User(r.Context(), in.ID); err != nil || u.Sysadmin && !r.principal.Sysadmin {
+		return empty{}, cmp.Or(err, r.denied())
 	}
 	return empty{}, a.Accounts.ResetPassword(r.Context(), in.ID, in.Body.New)
 }

@@ -45,11 +45,18 @@ type Query struct {
 	Size  int // rows of a page; 0 or less: all rows
 }
 
+// maxQuery is how long a q parameter may be: the number of its terms is the
+// number of a statement's arguments.
+const maxQuery = 8 << 10
+
 // Parse reads the q parameter: terms joined by commas. The parameter is
 // escaped twice by Harbor's clients; the HTTP layer has undone the first.
 func Parse(q string) ([]Term, error) {
 	if q == "" {
 		return nil, nil
+	}
+	if len(q) > maxQuery {
+		return nil, fault.New(fault.Invalid, "the query string is longer than %d bytes", maxQuery).On("q")
 	}
 	plain, err := url.QueryUnescape(q)
 	if err != nil || !utf8.ValidString(plain) || strings.ContainsRune(plain, 0) { // PostgreSQL's text holds neither

@@ -29,7 +29,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("%q: got %v, %v; want %v", q, got, err, want)
 		}
 	}
-	for _, q := range []string{"bad", "=x", "x=", "a=1,", "%zz", "n=[1~2", "n=[12]", "n={1", "n=(1"} {
+	for _, q := range []string{"bad", "=x", "x=", "a=1,", "%zz", "n=[1~2", "n=[12]", "n={1", "n=(1", "n=" + strings.Repeat("x", 9000), "n=\xff", "n=%00"} {
 		if got, err := query.Parse(q); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%q: got %v, %v; want an invalid fault", q, got, err)
 		}
