@@ -103,6 +103,11 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
 	if _, err := river.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
 		return fmt.Errorf("cannot migrate the job tables: %w", err)
 	}
+	// River makes two GIN indexes for searches by hand, which neither it nor we
+	// use. They cost a push more than the rest of its event (measured).
+	if _, err := conn.Exec(ctx, `DROP INDEX IF EXISTS river_job_args_index, river_job_metadata_index`); err != nil {
+		return fmt.Errorf("cannot drop unused indexes of the job tables: %w", err)
+	}
 	return nil
 }
 

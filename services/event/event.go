@@ -23,12 +23,12 @@ import (
 type Event struct {
 	ID           uuid.UUID `json:"id"`
 	Time         time.Time `json:"time"`
-	Operation    string    `json:"operation"`     // create, delete, update, pull, login, logout
-	ResourceType string    `json:"resource_type"` // artifact, tag, repository, project, user, robot, member, configuration
-	Resource     string    `json:"resource"`      // "library/app:1.0", a project's or a user's name
-	Description  string    `json:"description"`   // a sentence for the audit trail
+	Operation    string    `json:"operation"`             // create, delete, update, pull, login, logout
+	ResourceType string    `json:"resource_type"`         // artifact, tag, repository, project, user, robot, member, configuration
+	Resource     string    `json:"resource"`              // "library/app:1.0", a project's or a user's name
+	Description  string    `json:"description,omitempty"` // a sentence for the audit trail
 	Success      bool      `json:"success"`
-	User         string    `json:"user"` // "" = anonymous
+	User         string    `json:"user,omitempty"` // "" = anonymous
 	Source       string    `json:"source,omitempty"`
 	RequestID    string    `json:"request_id,omitempty"`
 	ProjectID    int64     `json:"project_id,omitempty"`
