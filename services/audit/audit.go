@@ -104,6 +104,9 @@ func List(ctx context.Context, pool *pgxpool.Pool, scope Scope, q query.Query, a
 	if err := w.Terms(q.Terms, fields); err != nil {
 		return query.Page[Entry]{}, err
 	}
+	if q.Size <= 0 {
+		q.Size = countUpTo // nobody reads millions of rows at once, and memory should not have to hold them
+	}
 	limit := max(countUpTo, q.Offset()+2*q.Size)
 	page, err := query.Fetch(ctx, pool,
 		fmt.Sprintf("SELECT count(*) FROM (SELECT FROM audit_events%s LIMIT %d) AS counted", w.String(), limit),

@@ -13,6 +13,24 @@
 //
 // Core listens on a unix socket behind the front door, whose X-Forwarded-For and
 // X-Request-Id it believes.
+//
+// # Where we differ from Harbor on purpose
+//
+//   - Who may not call a route learns so before its parameters are looked at:
+//     401 and 403 come before 422.
+//   - A role that does not exist is 400, not 409.
+//   - A list without pages (page_size 0 or less) has no link to a next page.
+//   - A key of a project's metadata that is set is kept, also if it was not
+//     added before.
+//   - A robot with user:update neither makes system administrators nor sets
+//     their passwords.
+//   - Deleting a user leaves the user's projects without an owner; the last
+//     system administrator can neither be deleted nor demoted (412).
+//   - A wrong password costs the same source alone a wait (429, Retry-After), and
+//     nobody else; a wrong one repeated costs nothing.
+//   - The audit trail is counted up to 10,000 entries, and no page has more.
+//   - HEAD works wherever GET does.
+//   - Artifacts name no icon; robots say when they were last used.
 package core
 
 import (

@@ -394,3 +394,17 @@ func BenchmarkGetProject(bm *testing.B) {
 		b.do("GET", "/api/v2.0/projects/library", root, "")
 	}
 }
+
+// Events know who made the request, from where, and under which id.
+func TestEventOrigin(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.id(b.do("POST", "/api/v2.0/projects", root, `{"project_name":"p"}`, "X-Request-Id", "request-1", "X-Forwarded-For", "10.0.0.7"))
+	var got string
+	err := b.pool.QueryRow(t.Context(), `
+		SELECT concat_ws(' ', args->>'operation', args->>'resource_type', args->>'resource', args->>'user', args->>'source', args->>'request_id')
+		FROM river_job ORDER BY id DESC LIMIT 1`).Scan(&got)
+	if want := "create project p admin 10.0.0.7 request-1"; err != nil || got != want {
+		t.Errorf("got %q, %v; want %q", got, err, want)
+	}
+}
