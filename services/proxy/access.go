@@ -1,0 +1,158 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+)
+
+// backlog is how many lines may wait for the disk. Beyond it they are counted
+// and dropped: a log that stalls must not stall the registry.
+const backlog = 4096
+
+// accessLog writes one line for each request. Its goroutine is the only one
+// that touches the writer, and formats: a request pays for a channel send.
+//
+// Query strings are left out, for there are signatures, tokens and upload
+// states in them; so are all headers but User-Agent.
+type accessLog struct {
+	to      io.Writer
+	out     *bufio.Writer // over to
+	log     *slog.Logger
+	failing bool // that it cannot write was told
+	entries chan entry
+	dropped atomic.Int64
+}
+
+type entry struct {
+	start    time.Time
+	took     time.Duration
+	id       string
+	client   netip.Addr
+	method   string
+	host     string
+	path     string
+	agent    string
+	protocol string
+	status   int
+	received int64
+	sent     int64
+}
+
+func newAccessLog(w io.Writer, log *slog.Logger) *accessLog {
+	return &accessLog{to: w, out: bufio.NewWriterSize(w, 64<<10), log: log, entries: make(chan entry, backlog)}
+}
+
+func (a *accessLog) add(x *exchange, r *http.Request, id string) {
+	e := entry{start: x.start, took: time.Since(x.start), id: id, client: x.client, method: r.Method, host: r.Host,
+		path: r.URL.Path, protocol: r.Proto, status: x.status, received: x.body.read, sent: x.written}
+	if agent := r.Header["User-Agent"]; len(agent) > 0 {
+		e.agent = agent[0]
+	}
+	if e.status == 0 {
+		e.status = http.StatusOK // net/http says so when a handler writes nothing
+	}
+	select {
+	case a.entries <- e:
+	default:
+		a.dropped.Add(1)
+	}
+}
+
+// run writes until ctx ends, and then what is still waiting.
+func (a *accessLog) run(ctx context.Context) {
+	var line []byte
+	for {
+		select {
+		case e := <-a.entries:
+			line = a.write(line, e)
+			if len(a.entries) == 0 {
+				a.flush()
+			}
+		case <-ctx.Done():
+			for len(a.entries) > 0 {
+				line = a.write(line, <-a.entries)
+			}
+			a.flush()
+			return
+		}
+	}
+}
+
+// write formats one line into line's room, which it gives back.
+func (a *accessLog) write(line []byte, e entry) []byte {
+	line = append(e.appendJSON(line[:0]), '\n')
+	_, _ = a.out.Write(line) // a bufio.Writer keeps its error for Flush
+	return line
+}
+
+func (a *accessLog) flush() {
+	err := a.out.Flush()
+	if err != nil && !a.failing {
+		a.log.Error("cannot write the access log", "err", err)
+	}
+	if a.failing = err != nil; a.failing {
+		a.out.Reset(a.to) // forgets the error and the lines, so that the next ones are tried
+	}
+	if n := a.dropped.Swap(0); n > 0 {
+		a.log.Warn("the access log could not keep up", "lines_dropped", n)
+	}
+}
+
+func (e *entry) appendJSON(b []byte) []byte {
+	b = append(b, `{"time":"`...)
+	b = e.start.UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z07:00")
+	b = append(b, `","request_id":"`...)
+	b = append(b, e.id...) // sane by now
+	b = append(b, `","client":"`...)
+	b = e.client.AppendTo(b)
+	b = append(b, `","method":`...)
+	b = appendString(b, e.method)
+	b = append(b, `,"host":`...)
+	b = appendString(b, e.host)
+	b = append(b, `,"path":`...)
+	b = appendString(b, e.path)
+	b = append(b, `,"protocol":`...)
+	b = appendString(b, e.protocol)
+	b = append(b, `,"status":`...)
+	b = strconv.AppendInt(b, int64(e.status), 10)
+	b = append(b, `,"received":`...)
+	b = strconv.AppendInt(b, e.received, 10)
+	b = append(b, `,"sent":`...)
+	b = strconv.AppendInt(b, e.sent, 10)
+	b = append(b, `,"ms":`...)
+	b = strconv.AppendFloat(b, float64(e.took.Microseconds())/1000, 'f', 3, 64)
+	b = append(b, `,"agent":`...)
+	b = appendString(b, e.agent)
+	return append(b, '}')
+}
+
+// appendString quotes a stranger's text as JSON, cut to a length that no
+// honest one has.
+func appendString(b []byte, s string) []byte {
+	const limit = 1024
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	for i, c := range s {
+		if i >= limit {
+			b = append(b, "…"...)
+			break
+		}
+		switch {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', byte(c))
+		case c < ' ' || c == 0x7f:
+			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		default:
+			b = utf8.AppendRune(b, c) // invalid UTF-8 comes as U+FFFD
+		}
+	}
+	return append(b, '"')
+}

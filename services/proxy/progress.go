@@ -1,0 +1,164 @@
+package proxy
+
+import (
+	"io"
+	"net/http"
+	"net/netip"
+	"time"
+)
+
+const (
+	// stall is how long a body may stand still before its request ends.
+	stall = 30 * time.Second
+	// rearm is how often a deadline is moved while bytes flow: moving it at
+	// every read would cost as much as the read of a small piece. A request
+	// ends after stall to stall+rearm.
+	rearm = 5 * time.Second
+	// piece is how much of a body goes to the kernel at a time. A client that
+	// takes longer than stall for one has no place here: 8 KiB/s.
+	piece = 256 << 10
+)
+
+// deadlines is what net/http's own ResponseWriter has for
+// http.ResponseController, for HTTP/1 and HTTP/2 alike.
+type deadlines interface {
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+}
+
+// exchange is one request and its answer on the way through the door: the
+// ResponseWriter that handlers get, and (as its field body) the request's body.
+//
+// It moves the connection's deadlines while bytes flow, in either direction, so
+// that neither a slow client nor a large blob is cut off, but a client that
+// stands still is. It counts for the access log. It keeps ReadFrom, which is
+// how net/http gets to sendfile, and Unwrap for http.ResponseController.
+type exchange struct {
+	http.ResponseWriter
+	conn    deadlines // nil in tests without a connection
+	client  netip.Addr
+	start   time.Time
+	armed   time.Time // the write deadline was last moved
+	status  int
+	written int64
+	body    body
+}
+
+func newExchange(w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{ResponseWriter: w, start: time.Now()}
+	x.conn, _ = w.(deadlines)
+	if r.Body != nil && r.Body != http.NoBody {
+		x.body = body{ReadCloser: r.Body, x: x}
+		r.Body = &x.body
+	}
+	return x
+}
+
+// Unwrap is for http.ResponseController.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+// writing moves the write deadline, if it is time to.
+func (x *exchange) writing() {
+	if x.conn == nil {
+		return
+	}
+	if now := time.Now(); now.Sub(x.armed) > rearm {
+		x.armed = now
+		_ = x.conn.SetWriteDeadline(now.Add(stall + rearm)) // fails only on a closed connection
+	}
+}
+
+func (x *exchange) WriteHeader(status int) {
+	if x.status < 200 { // informational ones may come before
+		x.status = status
+	}
+	x.ResponseWriter.WriteHeader(status)
+}
+
+func (x *exchange) Write(p []byte) (n int, err error) {
+	if x.status == 0 {
+		x.status = http.StatusOK
+	}
+	x.writing()
+	n, err = x.ResponseWriter.Write(p)
+	x.written += int64(n)
+	return n, err
+}
+
+// ReadFrom sends what src has, in pieces. A piece is an io.LimitedReader over
+// src's own reader: this is the only form in which the net package recognises
+// a file, and sends it without copying.
+func (x *exchange) ReadFrom(src io.Reader) (n int64, err error) {
+	to, ok := x.ResponseWriter.(io.ReaderFrom)
+	if !ok {
+		return io.Copy(writerOnly{x}, src)
+	}
+	if x.status == 0 {
+		x.status = http.StatusOK
+	}
+	whole, ok := src.(*io.LimitedReader)
+	if !ok {
+		whole = &io.LimitedReader{R: src, N: 1<<63 - 1}
+	}
+	for whole.N > 0 && err == nil {
+		x.writing()
+		part := &io.LimitedReader{R: whole.R, N: min(whole.N, piece)}
+		want := part.N
+		var k int64
+		k, err = to.ReadFrom(part)
+		whole.N -= k
+		x.written += k
+		n += k
+		if k < want {
+			break // the end of src
+		}
+	}
+	return n, err
+}
+
+// writerOnly hides ReadFrom from io.Copy.
+type writerOnly struct{ io.Writer }
+
+// end leaves a deadline for what net/http still has to send after the handler
+// has returned. Without it, that of an earlier request on this connection
+// would be in force, and may be over.
+func (x *exchange) end() {
+	if x.conn != nil {
+		_ = x.conn.SetWriteDeadline(time.Now().Add(stall))
+	}
+}
+
+// body is a request's body.
+type body struct {
+	io.ReadCloser
+	x     *exchange
+	armed time.Time
+	ended bool
+	read  int64
+}
+
+func (b *body) Read(p []byte) (n int, err error) {
+	if b.x.conn != nil && !b.ended {
+		if now := time.Now(); now.Sub(b.armed) > rearm {
+			b.armed = now
+			_ = b.x.conn.SetReadDeadline(now.Add(stall + rearm))
+			b.x.writing() // the first read may send "100 Continue"
+		}
+	}
+	n, err = b.ReadCloser.Read(p)
+	b.read += int64(n)
+	if err != nil {
+		b.rest()
+	}
+	return n, err
+}
+
+// rest takes the deadline away at the body's end: net/http then watches the
+// connection for its client's leaving, and would take a missed deadline for it
+// while we still work on the answer.
+func (b *body) rest() {
+	if b.x.conn != nil && !b.ended {
+		b.ended = true
+		_ = b.x.conn.SetReadDeadline(time.Time{})
+	}
+}
