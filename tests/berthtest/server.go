@@ -203,9 +203,16 @@ func (s *Server) Restart() error {
 	return s.start()
 }
 
-// Close stops the server, and whatever is left of a killed one, and removes its temporary files.
+// Close stops the server, and whatever is left of a killed one, and removes its temporary files. It is an error if the
+// server has panicked or raced (see make race), whatever the tests saw of it.
 func (s *Server) Close() error {
 	err := s.Stop()
+	for _, sign := range []string{"WARNING: DATA RACE", "panic: ", "panic serving", "fatal error: "} {
+		if _, after, found := strings.Cut(s.Log(), sign); found {
+			err = errors.Join(err, fmt.Errorf("berth said %q:\n%s%.8000s", sign, sign, after))
+			break
+		}
+	}
 	stopPostgres(s.Dir)
 	if s.client != nil {
 		s.client.CloseIdleConnections()

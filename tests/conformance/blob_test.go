@@ -86,9 +86,25 @@ func TestUploadChunked(t *testing.T) {
 					"Content-Type", "application/octet-stream", "Content-Range", fmt.Sprintf("%d-%d", 2*chunk, len(b.Data)-1))
 			}
 			r.has(b)
-			r.do("404 BLOB_UPLOAD_UNKNOWN", "GET", here, nil) // the session ended with the PUT
+			r.ended(here)
 		})
 	}
+}
+
+// ended fails the test unless an upload session has nothing of what was sent to it. A session is all in its Location
+// (so that any node can go on with it, and opening one writes nothing), hence one that has ended looks like one that
+// has just begun, and a client that goes on with it is told to begin at 0.
+func (r *repository) ended(location string) {
+	r.t.Helper()
+	get := r.Do(r.t, "GET", location, nil)
+	if get.StatusCode == http.StatusNotFound && get.Code() == "BLOB_UPLOAD_UNKNOWN" {
+		return
+	}
+	if get.StatusCode != http.StatusNoContent || get.Header.Get("Range") != "0-0" {
+		r.t.Errorf("GET of an upload that has ended: %s, Range %q %s; want 404, or an empty session", get.Status, get.Header.Get("Range"), get.Data)
+	}
+	empty := bytesOf(100)
+	r.patch("416", location, empty, 50, 100)
 }
 
 // A blob in one PATCH of unknown length, which is how Docker pushes.
@@ -142,10 +158,12 @@ func TestUploadSessions(t *testing.T) {
 	r := newRepository(t)
 	b := bytesOf(100)
 	here := r.start()
+	here = r.location(r.patch("202", here, b, 0, len(b.Data)))
 	r.do("204", "DELETE", here, nil)
-	r.do("404 BLOB_UPLOAD_UNKNOWN", "GET", here, nil)
-	r.do("404 BLOB_UPLOAD_UNKNOWN", "PUT", berthtest.WithQuery(here, "digest", b.Digest), b.Data, "Content-Type", "application/octet-stream")
-	r.do("404 BLOB_UPLOAD_UNKNOWN", "GET", "blobs/uploads/no-such-upload", nil)
+	r.ended(here)
+	for _, method := range []string{"GET", "PATCH", "DELETE"} {
+		r.do("404 BLOB_UPLOAD_UNKNOWN", method, "blobs/uploads/no-such-upload", nil)
+	}
 
 	here = r.start()
 	other := strings.Replace(here, r.name, r.project+"/other", 1)
@@ -220,6 +238,7 @@ func TestBlobRanges(t *testing.T) {
 // end-2, end-10: a blob that is not there, one that another repository has, and one that was deleted.
 func TestBlobUnknownAndDeleted(t *testing.T) {
 	r := newRepository(t)
+	r.pushImage("other") // so that there is a repository
 	b := bytesOf(100)
 	r.do("404", "HEAD", "blobs/"+b.Digest, nil)
 	r.do("404 BLOB_UNKNOWN", "GET", "blobs/"+b.Digest, nil)
