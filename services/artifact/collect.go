@@ -234,8 +234,7 @@ func (s *Store) Adopt(ctx context.Context, age time.Duration, keys func(ctx cont
 		tag, err := s.Pool.Exec(ctx, `
 			INSERT INTO storage_tombs (storage_key, size, delete_after)
 			SELECT x.key, x.size, now() + $3 FROM unnest($1::text[], $2::bigint[]) AS x(key, size)
-			WHERE NOT EXISTS (SELECT FROM blobs b WHERE b.storage_key = x.key)
-			AND NOT EXISTS (SELECT FROM uploads u WHERE u.storage_key = x.key) ON CONFLICT DO NOTHING`, names, sizes, s.Times.TombGrace)
+			WHERE NOT EXISTS (SELECT FROM blobs b WHERE b.storage_key = x.key) ON CONFLICT DO NOTHING`, names, sizes, s.Times.TombGrace)
 		doomed += int(tag.RowsAffected())
 		names, sizes = names[:0], sizes[:0]
 		return wrap(err, "look for unknown objects")

@@ -187,6 +187,9 @@ func (s *Store) DeleteBlob(ctx context.Context, repo string, d reference.Digest)
 			return err
 		}
 		r, err := lockRepo(ctx, tx, repo)
+		if errors.Is(err, ErrNameUnknown) {
+			return blobUnknown(repo, d)
+		}
 		if err != nil {
 			return err
 		}

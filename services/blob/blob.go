@@ -239,6 +239,10 @@ func (s *Store) LinkTree(name, dir string) (prefix string, err error) {
 	return prefix, s.failure(err, "link a tree")
 }
 
+// Shared reports whether other processes on the same storage can go on with an
+// upload that this one began.
+func (s *Store) Shared() bool { return s.files == nil }
+
 // Free gives the room that is left and the room that there is, in bytes; -1
 // and -1 where nobody knows, as with an object store.
 func (s *Store) Free(context.Context) (free, total int64, err error) {

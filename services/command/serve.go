@@ -197,13 +197,16 @@ func runRegistry(ctx context.Context, s setting.Settings, log *slog.Logger, read
 		return err
 	}
 	pulls := artifact.NewPulls(st.artifacts)
-	handler := registry.New(registry.Options{
+	handler, err := registry.New(registry.Options{
 		Artifacts: st.artifacts, Blobs: st.blobs, SessionKey: n.key.For("upload sessions"), Log: log,
 		Auth: &registry.Auth{Tokens: verifier, Accounts: n.accounts, Projects: n.projects},
 		Pulls: func(p registry.PullRecord) {
 			pulls.Add(p.ManifestID, p.RepoID, p.Repo, p.Tag, p.Digest, p.Origin)
 		},
 	})
+	if err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.accounts.Run(ctx) })
 	g.Go(func() error { return st.artifacts.Listen(ctx) })

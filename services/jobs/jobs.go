@@ -155,6 +155,9 @@ func (s *Service) sweep(ctx context.Context, _ *river.Job[sweepArgs]) error {
 	if err != nil {
 		return err
 	}
+	if err := s.Artifacts.ForgetUploads(ctx); err != nil {
+		return err
+	}
 	objects, err := s.Artifacts.Adopt(ctx, orphanAge, s.Blobs.Keys)
 	if uploads+objects > 0 {
 		s.Log.Info("storage swept", "uploads", uploads, "objects", objects)

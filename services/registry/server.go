@@ -15,6 +15,10 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/maypok86/otter/v2"
 
 	"berth/appliance/fault"
 	"berth/services/artifact"
@@ -59,14 +63,20 @@ type PullRecord struct {
 }
 
 // Server is the registry's http.Handler for /v2/.
-type Server struct{ Options }
+type Server struct {
+	Options
+	ended *otter.Cache[uuid.UUID, struct{}] // sessions that this process has seen end
+}
 
 // New makes a Server.
-func New(o Options) *Server {
+func New(o Options) (*Server, error) {
 	if o.Pulls == nil {
 		o.Pulls = func(PullRecord) {}
 	}
-	return &Server{o}
+	ended, err := otter.New(&otter.Options[uuid.UUID, struct{}]{
+		MaximumSize: 20_000, ExpiryCalculator: otter.ExpiryWriting[uuid.UUID, struct{}](time.Hour),
+	})
+	return &Server{o, ended}, err
 }
 
 // call is one request on its way through a handler.

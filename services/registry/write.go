@@ -230,6 +230,9 @@ func (s *Server) upload(c *call) error {
 	if err != nil {
 		return err
 	}
+	if _, over := s.ended.GetIfPresent(session.id); over {
+		return errUploadUnknown
+	}
 	switch c.r.Method {
 	case http.MethodPut:
 		d, err := reference.ParseDigest(c.query().Get("digest"))
@@ -256,13 +259,14 @@ func (s *Server) upload(c *call) error {
 	if err := u.Cancel(c.r.Context()); err != nil {
 		return err
 	}
+	s.ended.Set(session.id, struct{}{})
 	empty(c.w, http.StatusNoContent)
 	return nil
 }
 
 // patch appends a chunk, or a stream of unknown length.
 func (s *Server) patch(c *call, session session) error {
-	u, err := s.Blobs.Upload(c.r.Context(), session.id, session.algorithm)
+	u, err := s.open(c, session, session.algorithm)
 	if err != nil {
 		return err
 	}
@@ -273,12 +277,35 @@ func (s *Server) patch(c *call, session session) error {
 	if err := s.append(c, u); err != nil {
 		return err
 	}
+	offset, hash := u.State()
 	if err := u.Close(); err != nil {
 		return err
+	}
+	if s.Blobs.Shared() {
+		if err := s.Artifacts.SaveUpload(c.r.Context(), session.id, offset, hash, sessionLife); err != nil {
+			s.Log.Warn("cannot keep the state of an upload; its bytes will be hashed again", "err", err)
+		}
 	}
 	s.uploadHeaders(c, session, u.Size())
 	empty(c.w, http.StatusAccepted)
 	return nil
+}
+
+// open resumes a session, on a shared storage with the hash that another node
+// may have begun.
+func (s *Server) open(c *call, session session, a reference.Algorithm) (*blob.Upload, error) {
+	ctx := c.r.Context()
+	if !s.Blobs.Shared() {
+		return s.Blobs.Upload(ctx, session.id, a)
+	}
+	if c.end == endUploads {
+		return s.Blobs.Upload(ctx, session.id, a, blob.Fresh())
+	}
+	offset, hash, err := s.Artifacts.Upload(ctx, session.id)
+	if err != nil {
+		return nil, err
+	}
+	return s.Blobs.Upload(ctx, session.id, a, blob.From(offset, hash))
 }
 
 // inOrder refuses a chunk that does not begin where the session ends: 416, with
@@ -337,7 +364,7 @@ func (s *Server) finish(c *call, session session, d reference.Digest) error {
 		}
 	}
 	ctx := c.r.Context()
-	u, err := s.Blobs.Upload(ctx, session.id, d.Algorithm())
+	u, err := s.open(c, session, d.Algorithm())
 	if err != nil {
 		return err
 	}
@@ -355,6 +382,7 @@ func (s *Server) finish(c *call, session session, d reference.Digest) error {
 	if got != d {
 		// Nothing can be added that would make it right.
 		u.Cancel(ctx)
+		s.ended.Set(session.id, struct{}{})
 		return fault.New(fault.Invalid, "the uploaded content's digest is %s, not %s", got, d).On("digest")
 	}
 	size := u.Size()
@@ -362,6 +390,7 @@ func (s *Server) finish(c *call, session session, d reference.Digest) error {
 	if err != nil {
 		return err
 	}
+	s.ended.Set(session.id, struct{}{})
 	used, err := s.Artifacts.CommitBlob(ctx, c.name, d, size, key)
 	if err != nil || !used {
 		// Our bytes have no row: the digest was here before, or the row failed.

@@ -238,7 +238,6 @@ CREATE INDEX deleted_tags_repo ON deleted_tags (repo_id, id);
 -- costs a client one restart of an upload, hence UNLOGGED.
 CREATE UNLOGGED TABLE uploads (
   id            uuid PRIMARY KEY,
-  storage_key   text NOT NULL,
   hash_offset   bigint NOT NULL DEFAULT 0,
   hash_state    bytea,
   expires_at    timestamptz NOT NULL
