@@ -52,11 +52,11 @@ func openObjectSink(ctx context.Context, d storagedriver.StorageDriver, id uuid.
 		k.w = w
 		return k, k.size, nil
 	}
-	return k, 0, errors.Join(w.Cancel(ctx), ignore(w.Close()))
+	// Begun without a byte: begin anew. Close only gives a buffer back.
+	err = w.Cancel(ctx)
+	_ = w.Close()
+	return k, 0, err
 }
-
-// ignore names an error that changes nothing.
-func ignore(error) error { return nil }
 
 func (k *objectSink) expect(int64) error { return nil }
 
@@ -125,7 +125,8 @@ func (k *objectSink) reread(ctx context.Context) (io.ReadCloser, error) {
 
 func (k *objectSink) publish(ctx context.Context, _ reference.Digest) (string, error) {
 	if err := k.complete(ctx); err != nil {
-		return "", errors.Join(err, ignore(k.discard(context.WithoutCancel(ctx))))
+		_ = k.discard(context.WithoutCancel(ctx)) // the first error is the one to tell
+		return "", err
 	}
 	return k.path[1:], nil
 }

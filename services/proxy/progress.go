@@ -14,9 +14,11 @@ const (
 	// every read would cost as much as the read of a small piece. A request
 	// ends after stall to stall+rearm.
 	rearm = 5 * time.Second
-	// piece is how much of a body goes to the kernel at a time. A client that
-	// takes longer than stall for one has no place here: 8 KiB/s.
-	piece = 256 << 10
+	// A body goes to the kernel in pieces, and progress is seen only between
+	// them. Pieces are small for a client that takes its time, so that even
+	// 2 KiB/s is progress, and grow for one that is fast.
+	minPiece = 64 << 10
+	maxPiece = 1 << 20
 )
 
 // deadlines is what net/http's own ResponseWriter has for
@@ -57,15 +59,14 @@ func newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 // Unwrap is for http.ResponseController.
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
-// writing moves the write deadline, if it is time to.
-func (x *exchange) writing() {
-	if x.conn == nil {
-		return
-	}
-	if now := time.Now(); now.Sub(x.armed) > rearm {
+// writing moves the write deadline, if it is time to. It gives the time.
+func (x *exchange) writing() time.Time {
+	now := time.Now()
+	if x.conn != nil && now.Sub(x.armed) > rearm {
 		x.armed = now
 		_ = x.conn.SetWriteDeadline(now.Add(stall + rearm)) // fails only on a closed connection
 	}
+	return now
 }
 
 func (x *exchange) WriteHeader(status int) {
@@ -100,9 +101,10 @@ func (x *exchange) ReadFrom(src io.Reader) (n int64, err error) {
 	if !ok {
 		whole = &io.LimitedReader{R: src, N: 1<<63 - 1}
 	}
+	size := int64(minPiece)
 	for whole.N > 0 && err == nil {
-		x.writing()
-		part := &io.LimitedReader{R: whole.R, N: min(whole.N, piece)}
+		before := x.writing()
+		part := &io.LimitedReader{R: whole.R, N: min(whole.N, size)}
 		want := part.N
 		var k int64
 		k, err = to.ReadFrom(part)
@@ -111,6 +113,9 @@ func (x *exchange) ReadFrom(src io.Reader) (n int64, err error) {
 		n += k
 		if k < want {
 			break // the end of src
+		}
+		if size = min(2*size, maxPiece); time.Since(before) > time.Second {
+			size = minPiece
 		}
 	}
 	return n, err
@@ -122,11 +127,7 @@ type writerOnly struct{ io.Writer }
 // end leaves a deadline for what net/http still has to send after the handler
 // has returned. Without it, that of an earlier request on this connection
 // would be in force, and may be over.
-func (x *exchange) end() {
-	if x.conn != nil {
-		_ = x.conn.SetWriteDeadline(time.Now().Add(stall))
-	}
-}
+func (x *exchange) end() { x.writing() }
 
 // body is a request's body.
 type body struct {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -43,20 +44,20 @@ func (p *pipes) dial() net.Conn {
 	return client
 }
 
-// inBubble runs a door whose registry is h, in fake time.
-func inBubble(t *testing.T, h http.HandlerFunc, test func(t *testing.T, dial func() net.Conn, stop func() error)) {
+// inBubble runs a test in fake time. open starts a door whose registry is h.
+func inBubble(t *testing.T, test func(t *testing.T, open opener)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := newPipes()
-		d := proxy.New(proxy.Options{Registry: h, Log: quiet()})
 		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		ended := make(chan error, 1)
-		go func() { ended <- d.Run(ctx, proxy.Entrance{Listener: p}) }()
-		stopped := false
+		ended, stopped := make(chan error, 1), false
 		stop := func() error { cancel(); stopped = true; return <-ended }
-		test(t, p.dial, stop)
+		test(t, func(h http.HandlerFunc) (func() net.Conn, func() error) {
+			p := newPipes()
+			d := proxy.New(proxy.Options{Registry: h, Log: quiet()})
+			go func() { ended <- d.Run(ctx, proxy.Entrance{Listener: p}) }()
+			return p.dial, stop
+		})
 		if !stopped {
 			if err := stop(); err != nil {
 				t.Error(err)
@@ -65,10 +66,15 @@ func inBubble(t *testing.T, h http.HandlerFunc, test func(t *testing.T, dial fun
 	})
 }
 
+type opener = func(h http.HandlerFunc) (dial func() net.Conn, stop func() error)
+
 func TestSlowHeaders(t *testing.T) {
-	inBubble(t, func(http.ResponseWriter, *http.Request) {}, func(t *testing.T, dial func() net.Conn, _ func() error) {
+	inBubble(t, func(t *testing.T, open opener) {
+		dial, _ := open(func(http.ResponseWriter, *http.Request) {})
 		c, start := dial(), time.Now()
+		gaveUp := make(chan struct{})
 		go func() {
+			defer close(gaveUp)
 			for _, b := range []byte("GET /v2/ HTTP/1.1\r\nHost: example.org\r\n") {
 				if _, err := c.Write([]byte{b}); err != nil {
 					return
@@ -81,11 +87,13 @@ func TestSlowHeaders(t *testing.T) {
 			t.Errorf("cut off after %v", took)
 		}
 		c.Close()
+		<-gaveUp
 	})
 }
 
 func TestIdle(t *testing.T) {
-	inBubble(t, func(http.ResponseWriter, *http.Request) {}, func(t *testing.T, dial func() net.Conn, _ func() error) {
+	inBubble(t, func(t *testing.T, open opener) {
+		dial, _ := open(func(http.ResponseWriter, *http.Request) {})
 		c := dial()
 		in := bufio.NewReader(c)
 		fmt.Fprint(c, "GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -107,16 +115,17 @@ func TestIdle(t *testing.T) {
 
 // TestSlowUpload lets one trickle in for ten minutes, and another stand still.
 func TestSlowUpload(t *testing.T) {
-	read := make(chan error, 1)
-	inBubble(t, func(w http.ResponseWriter, r *http.Request) {
-		n, err := io.Copy(io.Discard, r.Body)
-		time.Sleep(time.Minute) // a slow store
-		if r.Context().Err() != nil {
-			err = errors.Join(err, errors.New("the request was cancelled"))
-		}
-		read <- err
-		fmt.Fprint(w, n)
-	}, func(t *testing.T, dial func() net.Conn, _ func() error) {
+	inBubble(t, func(t *testing.T, open opener) {
+		read := make(chan error, 1)
+		dial, _ := open(func(w http.ResponseWriter, r *http.Request) {
+			n, err := io.Copy(io.Discard, r.Body)
+			time.Sleep(time.Minute) // a slow store
+			if r.Context().Err() != nil {
+				err = errors.Join(err, errors.New("the request was cancelled"))
+			}
+			read <- err
+			fmt.Fprint(w, n)
+		})
 		c := dial()
 		in := bufio.NewReader(c)
 		fmt.Fprint(c, "PUT /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\nExpect: 100-continue\r\n\r\n")
@@ -148,11 +157,12 @@ func TestSlowUpload(t *testing.T) {
 
 // TestSlowDownload reads slowly for ten minutes, then not at all.
 func TestSlowDownload(t *testing.T) {
-	wrote := make(chan error, 1)
-	inBubble(t, func(w http.ResponseWriter, r *http.Request) {
-		_, err := io.Copy(w, io.LimitReader(zeros{}, 100<<20))
-		wrote <- err
-	}, func(t *testing.T, dial func() net.Conn, _ func() error) {
+	inBubble(t, func(t *testing.T, open opener) {
+		wrote := make(chan error, 1)
+		dial, _ := open(func(w http.ResponseWriter, r *http.Request) {
+			_, err := io.Copy(w, io.LimitReader(zeros{}, 100<<20))
+			wrote <- err
+		})
 		c := dial()
 		fmt.Fprint(c, "GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")
 		for range 30 {
@@ -175,15 +185,15 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 // TestDraining stops the door with requests of 5 s and of 60 s under way.
 func TestDraining(t *testing.T) {
-	inBubble(t, func(w http.ResponseWriter, r *http.Request) {
-		var wait time.Duration
-		fmt.Sscan(r.URL.Query().Get("seconds"), &wait)
-		select {
-		case <-time.After(wait * time.Second):
-			fmt.Fprint(w, "done")
-		case <-r.Context().Done():
-		}
-	}, func(t *testing.T, dial func() net.Conn, stop func() error) {
+	inBubble(t, func(t *testing.T, open opener) {
+		dial, stop := open(func(w http.ResponseWriter, r *http.Request) {
+			seconds, _ := strconv.Atoi(r.URL.Query().Get("seconds"))
+			select {
+			case <-time.After(time.Duration(seconds) * time.Second):
+				fmt.Fprint(w, "done")
+			case <-r.Context().Done():
+			}
+		})
 		idle, short, long := dial(), dial(), dial()
 		fmt.Fprint(short, "GET /v2/?seconds=5 HTTP/1.1\r\nHost: x\r\n\r\n")
 		fmt.Fprint(long, "GET /v2/?seconds=60 HTTP/1.1\r\nHost: x\r\n\r\n")
