@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,14 +31,17 @@ type service struct {
 	name  string
 	about string
 	run   func(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error
+	// probe is a path that the service answers without the database, by which
+	// the watchdog knows that it lives; "" for one that serves nothing.
+	probe string
 }
 
 func services() []service {
 	return []service{
-		{"registry", "Serve the OCI Distribution API, with the front door in the same process", runRegistry},
-		{"token", "Serve the token service, the only one that can read the signing keys", runToken},
-		{"core", "Serve Harbor's REST API", runCore},
-		{"jobs", "Run background jobs: audit trail, garbage collection, verification", runJobs},
+		{"registry", "Serve the OCI Distribution API, with the front door in the same process", runRegistry, "/v2/"},
+		{"token", "Serve the token service, the only one that can read the signing keys", runToken, "/service/token"},
+		{"core", "Serve Harbor's REST API", runCore, "/api/v2.0/ping"},
+		{"jobs", "Run background jobs: audit trail, garbage collection, verification", runJobs, ""},
 	}
 }
 
@@ -77,9 +81,40 @@ func (a *app) serve(ctx context.Context, s setting.Settings, svc service) error 
 			unit.Ready("serving")
 		})
 	})
-	g.Go(func() error { return unit.Watchdog(ctx, func(context.Context) error { return nil }) })
+	g.Go(func() error { return unit.Watchdog(ctx, func(ctx context.Context) error { return alive(ctx, s, svc) }) })
 	g.Go(func() error { <-ctx.Done(); unit.Stopping(); return nil })
 	return ignoreCanceled(g.Wait())
+}
+
+// alive asks a service for anything. Every answer will do, an error too: what it
+// depends on may be down, and restarting the service would not help that.
+func alive(ctx context.Context, s setting.Settings, svc service) error {
+	if svc.probe == "" {
+		return nil
+	}
+	network, address, url := "unix", s.Socket(svc.name), "http://"+svc.name+svc.probe
+	transport := &http.Transport{DisableKeepAlives: true}
+	if svc.name == "registry" {
+		network, address = "tcp", firstOf(s.HTTPS, s.HTTP)
+		if s.HTTPS != "" {
+			url = "https://" + svc.name + svc.probe
+			// The question is whether it answers, not who it is: it is ourselves.
+			transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
+		}
+	}
+	transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, address)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, url, nil)
+	if err != nil {
+		return err
+	}
+	res, err := transport.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	return res.Body.Close()
 }
 
 func ignoreCanceled(err error) error {

@@ -379,7 +379,8 @@ func (l *lineLogger) Write(p []byte) (int, error) {
 		l.line = strings.TrimSpace(string(l.rest[:i]))
 		l.rest = l.rest[i+1:]
 		switch {
-		case strings.HasPrefix(l.line, "LOG:"), strings.HasPrefix(l.line, "HINT:"), strings.HasPrefix(l.line, "DETAIL:"), strings.HasPrefix(l.line, "STATEMENT:"):
+		case strings.Contains(l.line, "due to administrator command"), // we stop it ourselves
+			strings.HasPrefix(l.line, "LOG:"), strings.HasPrefix(l.line, "HINT:"), strings.HasPrefix(l.line, "DETAIL:"), strings.HasPrefix(l.line, "STATEMENT:"):
 			l.log.Debug("PostgreSQL", "line", l.line)
 		case l.line != "":
 			l.log.Warn("PostgreSQL", "line", l.line)
