@@ -51,7 +51,7 @@ staticcheck:
 test: test-deps tools fmt vet build ## everything, on this machine; ends by naming what was skipped, and why
 	@$(GO) build -o bin/testreport ./tests/cmd/testreport
 	@set -o pipefail; BERTH_BIN=$(CURDIR)/bin/berth \
-		$(GO) test -json -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_PACKAGES) 2>&1 | bin/testreport
+		$(GO) test -count=1 -json -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_PACKAGES) 2>&1 | bin/testreport
 
 race: tools ## everything again with the race detector, in Berth as in the tests, in random order (needs gcc)
 	@mkdir -p bin

@@ -74,7 +74,6 @@ type app struct {
 	stdout, stderr io.Writer
 	config         string // --config
 	flags          setting.Settings
-	changed        func(name string) bool
 }
 
 func newRoot(stdout, stderr io.Writer) *cobra.Command {

@@ -170,16 +170,26 @@ func openMigrated(ctx context.Context, s setting.Settings, log *slog.Logger, con
 	return n, nil
 }
 
+// openAll is openMigrated for services that need blobs, too. The caller closes
+// both.
+func openAll(ctx context.Context, s setting.Settings, log *slog.Logger, conns int) (*node, stores, error) {
+	n, err := openMigrated(ctx, s, log, conns)
+	if err != nil {
+		return nil, stores{}, err
+	}
+	st, err := n.stores(ctx)
+	if err != nil {
+		n.close()
+	}
+	return n, st, err
+}
+
 func runCore(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error {
-	n, err := openMigrated(ctx, s, log, coreConns)
+	n, st, err := openAll(ctx, s, log, coreConns)
 	if err != nil {
 		return err
 	}
 	defer n.close()
-	st, err := n.stores(ctx)
-	if err != nil {
-		return err
-	}
 	defer st.blobs.Close()
 	api, err := core.New(coreOptions(n, st))
 	if err != nil {
@@ -198,15 +208,11 @@ func runCore(ctx context.Context, s setting.Settings, log *slog.Logger, ready fu
 }
 
 func runJobs(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error {
-	n, err := openMigrated(ctx, s, log, jobsConns)
+	n, st, err := openAll(ctx, s, log, jobsConns)
 	if err != nil {
 		return err
 	}
 	defer n.close()
-	st, err := n.stores(ctx)
-	if err != nil {
-		return err
-	}
 	defer st.blobs.Close()
 	svc, err := jobs.New(jobs.Options{Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Log: log})
 	if err != nil {
@@ -217,15 +223,11 @@ func runJobs(ctx context.Context, s setting.Settings, log *slog.Logger, ready fu
 }
 
 func runRegistry(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error {
-	n, err := openMigrated(ctx, s, log, registryConns)
+	n, st, err := openAll(ctx, s, log, registryConns)
 	if err != nil {
 		return err
 	}
 	defer n.close()
-	st, err := n.stores(ctx)
-	if err != nil {
-		return err
-	}
 	defer st.blobs.Close()
 	verifier, err := token.NewVerifier(n.pool, nil)
 	if err != nil {

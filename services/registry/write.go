@@ -37,9 +37,7 @@ func (s *Server) putManifest(c *call) error {
 		h["Oci-Subject"] = []string{done.Parsed.Subject.String()}
 	}
 	if reference.IsDigest(c.arg) {
-		for _, tag := range push.Tags {
-			h["Oci-Tag"] = append(h["Oci-Tag"], tag)
-		}
+		h["Oci-Tag"] = push.Tags
 	}
 	empty(c.w, http.StatusCreated)
 	return nil
@@ -266,17 +264,11 @@ func (s *Server) upload(c *call) error {
 
 // patch appends a chunk, or a stream of unknown length.
 func (s *Server) patch(c *call, session session) error {
-	u, err := s.open(c, session, session.algorithm)
+	u, err := s.receive(c, session, session.algorithm)
 	if err != nil {
 		return err
 	}
 	defer u.Close()
-	if err := s.inOrder(c, session, u); err != nil {
-		return err
-	}
-	if err := s.append(c, u); err != nil {
-		return err
-	}
 	offset, hash := u.State()
 	if err := u.Close(); err != nil {
 		return err
@@ -289,6 +281,22 @@ func (s *Server) patch(c *call, session session) error {
 	s.uploadHeaders(c, session, u.Size())
 	empty(c.w, http.StatusAccepted)
 	return nil
+}
+
+// receive opens a session and appends the request's body. The caller closes it.
+func (s *Server) receive(c *call, session session, a reference.Algorithm) (*blob.Upload, error) {
+	u, err := s.open(c, session, a)
+	if err != nil {
+		return nil, err
+	}
+	if err = s.inOrder(c, session, u); err == nil && c.r.ContentLength != 0 {
+		_, err = u.Append(c.r.Context(), c.r.Body, c.r.ContentLength)
+	}
+	if err != nil {
+		u.Close()
+		return nil, err
+	}
+	return u, nil
 }
 
 // open resumes a session, on a shared storage with the hash that another node
@@ -347,14 +355,6 @@ func parseContentRange(h string) (first, last int64, err error) {
 	return first, last, nil
 }
 
-func (s *Server) append(c *call, u *blob.Upload) error {
-	if c.r.ContentLength == 0 {
-		return nil
-	}
-	_, err := u.Append(c.r.Context(), c.r.Body, c.r.ContentLength)
-	return err
-}
-
 // finish takes what is left of a blob, checks it against its digest, and makes
 // it part of the repository. Only then does it say 201.
 func (s *Server) finish(c *call, session session, d reference.Digest) error {
@@ -364,17 +364,11 @@ func (s *Server) finish(c *call, session session, d reference.Digest) error {
 		}
 	}
 	ctx := c.r.Context()
-	u, err := s.open(c, session, d.Algorithm())
+	u, err := s.receive(c, session, d.Algorithm())
 	if err != nil {
 		return err
 	}
 	defer u.Close()
-	if err := s.inOrder(c, session, u); err != nil {
-		return err
-	}
-	if err := s.append(c, u); err != nil {
-		return err
-	}
 	got, err := u.Digest(ctx)
 	if err != nil {
 		return err
