@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -216,8 +217,20 @@ func (c contextReader) Read(p []byte) (int, error) {
 }
 
 // quiet passes River's warnings and errors on, and not its reports of every few
-// seconds.
+// seconds, nor what it says when we stop it in the middle of something.
 type quiet struct{ slog.Handler }
+
+func (q quiet) Handle(ctx context.Context, r slog.Record) error {
+	stopping := false
+	r.Attrs(func(a slog.Attr) bool {
+		stopping = stopping || strings.Contains(a.Value.String(), context.Canceled.Error())
+		return !stopping
+	})
+	if stopping {
+		return nil
+	}
+	return q.Handler.Handle(ctx, r)
+}
 
 func (quiet) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
 func (q quiet) WithAttrs(a []slog.Attr) slog.Handler       { return quiet{q.Handler.WithAttrs(a)} }

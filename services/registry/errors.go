@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -100,11 +101,14 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 			h.Set("Retry-After", "2")
 		}
 	}
-	body, _ := json.Marshal(errorBody{[]errorEntry{entry}})
-	h.Set("Content-Length", strconv.Itoa(len(body)+1))
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false) // people read these on a terminal
+	_ = enc.Encode(errorBody{[]errorEntry{entry}})
+	h.Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		w.Write(append(body, '\n'))
+		w.Write(body.Bytes())
 	}
 }
 
