@@ -12,8 +12,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+
+	"berth/appliance/setting"
 )
 
 type pkg struct {
@@ -231,4 +234,46 @@ func moduleRoot(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// Every setting is in the administrators' guide, and every flag that it names exists.
+func TestSettingsAreDocumented(t *testing.T) {
+	guide, err := os.ReadFile(filepath.Join(moduleRoot(t), "docs", "admin.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	typ := reflect.TypeFor[setting.Settings]()
+	for i := range typ.NumField() {
+		name := typ.Field(i).Tag.Get("yaml")
+		if name == "" || !strings.Contains(string(guide), "`"+name+"`") {
+			t.Errorf("docs/admin.md does not name the setting %s (field %s)", name, typ.Field(i).Name)
+		}
+	}
+}
+
+// The documents name only folders that are there.
+func TestTheMapIsTrue(t *testing.T) {
+	root := moduleRoot(t)
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if _, ours := layers[e.Name()]; ours && e.IsDir() && !strings.Contains(string(readme), e.Name()+"/") {
+			t.Errorf("README.md does not show the folder %s", e.Name())
+		}
+	}
+	services, err := os.ReadDir(filepath.Join(root, "services"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range services {
+		if e.IsDir() && !strings.Contains(string(readme), e.Name()) {
+			t.Errorf("README.md does not name services/%s", e.Name())
+		}
+	}
 }

@@ -25,25 +25,49 @@ type Auth struct {
 
 // Identify implements Authenticator.
 func (a *Auth) Identify(ctx context.Context, r *http.Request) (Identity, error) {
-	header := r.Header["Authorization"]
-	if len(header) == 0 || header[0] == "" {
+	c, err := readCredentials(r)
+	switch {
+	case err != nil:
+		return Identity{}, err
+	case c.anonymous:
 		return Identity{Anonymous: true}, nil
-	}
-	if raw, ok := cutScheme(header[0], "Bearer "); ok {
-		t, err := a.Tokens.Verify(ctx, raw)
+	case c.token != "":
+		t, err := a.Tokens.Verify(ctx, c.token)
 		if err != nil {
 			return Identity{}, err
 		}
 		return tokenIdentity(t), nil
 	}
-	if user, password, ok := r.BasicAuth(); ok {
-		who, err := a.Accounts.Authenticate(ctx, user, password, source(r))
-		if err != nil {
-			return Identity{Basic: true}, err
-		}
-		return a.basicIdentity(who), nil
+	who, err := a.Accounts.Authenticate(ctx, c.user, c.password, source(r))
+	if err != nil {
+		return Identity{Basic: true}, err
 	}
-	return Identity{}, fault.New(fault.Unauthenticated, "the Authorization header is neither Bearer nor Basic")
+	return a.basicIdentity(who), nil
+}
+
+// credentials are what an Authorization header says.
+type credentials struct {
+	anonymous      bool // there is no header
+	token          string
+	user, password string
+}
+
+func readCredentials(r *http.Request) (credentials, error) {
+	header := r.Header["Authorization"]
+	switch {
+	case len(header) == 0 || len(header) == 1 && header[0] == "":
+		return credentials{anonymous: true}, nil
+	case len(header) > 1:
+		// Which of two counts is what an attacker would like to choose.
+		return credentials{}, fault.New(fault.Unauthenticated, "there are two Authorization headers")
+	}
+	if raw, ok := cutScheme(header[0], "Bearer "); ok && raw != "" {
+		return credentials{token: raw}, nil
+	}
+	if user, password, ok := r.BasicAuth(); ok {
+		return credentials{user: user, password: password}, nil
+	}
+	return credentials{}, fault.New(fault.Unauthenticated, "the Authorization header is neither Bearer nor Basic")
 }
 
 // cutScheme cuts an authentication scheme, whose case does not matter (RFC 9110 §11.1).

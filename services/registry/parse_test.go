@@ -3,6 +3,7 @@ package registry
 import (
 	"crypto/rand"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -132,6 +133,45 @@ func FuzzPageSize(f *testing.F) {
 		got, err := pageSize(map[string][]string{"n": {n}})
 		if err == nil && (got < 0 || got > maxPage) {
 			t.Errorf("n=%q gave %d", n, got)
+		}
+	})
+}
+
+// An Authorization header is a token, a name with a password, or refused.
+func FuzzAuthorization(f *testing.F) {
+	for _, h := range []string{"", "Bearer x.y.z", "bearer x", "Basic YWRtaW46eA==", "Basic !!!", "Digest x", "Bearer ", "Basic"} {
+		f.Add(h)
+	}
+	f.Fuzz(func(t *testing.T, h string) {
+		r := &http.Request{Header: http.Header{"Authorization": {h}}}
+		c, err := readCredentials(r)
+		if err != nil {
+			return
+		}
+		kinds := 0
+		for _, is := range []bool{c.anonymous, c.token != "", c.user != "" || c.password != ""} {
+			if is {
+				kinds++
+			}
+		}
+		if kinds > 1 || c.anonymous && h != "" {
+			t.Errorf("%q was read as %+v", h, c)
+		}
+	})
+}
+
+// A cursor survives its way through a Link header, whatever is in it.
+func FuzzCursor(f *testing.F) {
+	f.Add("v1.0")
+	f.Add("a/b c&n=5#x%00>;\r\n")
+	f.Fuzz(func(t *testing.T, last string) {
+		h := http.Header{}
+		nextLink(h, "/v2/p/r/tags/list", url.Values{"n": {"10"}, "last": {last}})
+		link := h.Get("Link")
+		target, rel, ok := strings.Cut(strings.TrimPrefix(link, "<"), ">")
+		u, err := url.Parse(target)
+		if !ok || rel != `; rel="next"` || err != nil || u.Query().Get("last") != last || strings.ContainsAny(link, "\r\n") {
+			t.Errorf("%q became %q (%v)", last, link, err)
 		}
 	})
 }
