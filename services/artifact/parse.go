@@ -1,7 +1,6 @@
 package artifact
 
 import (
-	"bytes"
 	"encoding/json"
 	"mime"
 	"strings"
@@ -83,12 +82,8 @@ func Parse(contentType string, payload []byte) (*Parsed, error) {
 		return nil, fault.New(fault.TooLarge, "the manifest is larger than %d bytes", MaxManifest).On("manifest")
 	}
 	var m manifestJSON
-	dec := json.NewDecoder(bytes.NewReader(payload))
-	if err := dec.Decode(&m); err != nil {
+	if err := json.Unmarshal(payload, &m); err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "the manifest is not valid JSON").On("manifest")
-	}
-	if dec.More() {
-		return nil, manifestInvalid("there is more after the JSON object")
 	}
 	p := &Parsed{Annotations: m.Annotations}
 	if err := p.setMediaType(contentType, &m); err != nil {

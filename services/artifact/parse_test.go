@@ -21,7 +21,7 @@ func TestParse(t *testing.T) {
 		{"any media type", "application/x.whatever+json", `{"hello":"world"}`, ""},
 		{"a foreign layer", "", `{"schemaVersion":2,"config":` + ok + `,"layers":[{"mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip","digest":"` + zeroes + `","size":1,"urls":["https://x"]}]}`, ""},
 		{"no JSON", "", `{`, "not valid JSON"},
-		{"more than JSON", "", `{"schemaVersion":2,"manifests":[]}{}`, "more after"},
+		{"more than JSON", "", `{"schemaVersion":2,"manifests":[]}{}`, "not valid JSON"},
 		{"both an image and an index", "", `{"schemaVersion":2,"config":` + ok + `,"layers":[],"manifests":[]}`, "both"},
 		{"an index that is an image", artifact.TypeOCIIndex, `{"schemaVersion":2,"config":` + ok + `,"layers":[]}`, "an index has manifests"},
 		{"two media types", artifact.TypeOCIIndex, `{"schemaVersion":2,"mediaType":"` + artifact.TypeOCIManifest + `","config":` + ok + `}`, "is not its Content-Type"},
