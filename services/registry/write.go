@@ -287,16 +287,25 @@ func (s *Server) patch(c *call, session session) error {
 func (s *Server) receive(c *call, session session, a reference.Algorithm) (*blob.Upload, error) {
 	u, err := s.open(c, session, a)
 	if err != nil {
-		return nil, err
+		return nil, ofSession(err)
 	}
 	if err = s.inOrder(c, session, u); err == nil && c.r.ContentLength != 0 {
 		_, err = u.Append(c.r.Context(), c.r.Body, c.r.ContentLength)
 	}
 	if err != nil {
 		u.Close()
-		return nil, err
+		return nil, ofSession(err)
 	}
 	return u, nil
+}
+
+// ofSession gives the faults of an upload the specification's code for them.
+func ofSession(err error) error {
+	f, ok := errors.AsType[*fault.Error](err)
+	if !ok || f.Kind != fault.Invalid && f.Kind != fault.Conflict {
+		return err
+	}
+	return &fault.Error{Kind: f.Kind, Field: f.Field, Text: f.Text, Hint: f.Hint, Err: errors.Join(errSession, f.Err)}
 }
 
 // open resumes a session, on a shared storage with the hash that another node
