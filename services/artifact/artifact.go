@@ -9,9 +9,11 @@
 // Garbage collection runs beside pushes. What keeps it from deleting what a push
 // is about to refer to is one order of locks, everywhere:
 //
-//	gc_blobs row → blobs rows (sorted by digest) → repositories → manifests → tags
+//	gc_blobs row → repository → blobs (sorted by digest) → manifests → tags
 //
-// A push that refers to a blob holds it FOR KEY SHARE until it commits (by
+// (CommitBlob and Mount share-lock their repository last, by a foreign key. That
+// is no way round the order: whoever holds a repository for itself waits for no
+// blob.) A push that refers to a blob holds it FOR KEY SHARE until it commits (by
 // SELECT in PutManifest, by the foreign key of repo_blobs in CommitBlob and
 // Mount); the collector takes it FOR UPDATE, and only then looks, in a statement
 // of its own and so with a fresh snapshot, whether anything refers to it.

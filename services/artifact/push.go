@@ -209,13 +209,19 @@ type pushBase struct {
 	children  int64 // total size of an index's children
 }
 
-// lockForPush makes one round trip: the blobs, the repository, the children
-// and the tags' present targets, locked in that order. Blobs are counted here,
-// so the statements that follow cannot refer to one that is not there.
+// lockForPush makes one round trip: the repository, the blobs and the children,
+// locked in that order. What is missing is found here, under the locks, so the
+// statements that follow cannot refer to it.
 func (s *Store) lockForPush(ctx context.Context, tx pgx.Tx, push Push, p *Parsed) (pushBase, error) {
 	var base pushBase
 	batch := &pgx.Batch{}
 	var missing []reference.Digest
+	// The repository comes first: a deletion of a blob holds it for itself while
+	// it looks whether a manifest refers to the blob, and whoever came second sees
+	// what the first has done.
+	batch.Queue(`SELECT id, project_id FROM repositories WHERE name = $1 FOR KEY SHARE`, push.Repo).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&base.repoID, &base.projectID)
+	})
 	if len(p.Blobs) > 0 {
 		want := digests(p.Blobs)
 		batch.Queue(`SELECT b.digest FROM blobs b JOIN repo_blobs rb ON rb.digest = b.digest JOIN repositories r ON r.id = rb.repo_id
@@ -226,9 +232,6 @@ func (s *Store) lockForPush(ctx context.Context, tx pgx.Tx, push Push, p *Parsed
 			return err
 		})
 	}
-	batch.Queue(`SELECT id, project_id FROM repositories WHERE name = $1 FOR KEY SHARE`, push.Repo).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&base.repoID, &base.projectID)
-	})
 	if len(p.Children) > 0 {
 		batch.Queue(`SELECT m.digest, m.total_size FROM manifests m JOIN repositories r ON r.id = m.repo_id
 			WHERE r.name = $1 AND m.digest = ANY($2) AND m.deleted_at IS NULL ORDER BY m.digest FOR KEY SHARE OF m`,

@@ -125,6 +125,10 @@ func (s *stress) pushAndDelete(ctx context.Context, worker int) {
 			return
 		}
 		s.pushes.Add(1)
+		if err := s.DeleteBlob(ctx, repo, reference.Of(reference.SHA256, []byte(fmt.Sprint(mathrand.IntN(12))))); err != nil && ctx.Err() == nil &&
+			!fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Conflict) {
+			s.t.Error(err)
+		}
 		if mathrand.IntN(3) > 0 {
 			if err := s.DeleteManifest(ctx, repo, d); err == nil {
 				s.deletes.Add(1)
