@@ -1,9 +1,12 @@
 # make help   says what there is.
 
 VERSION ?= $(shell git describe --tags --dirty 2>/dev/null)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
 DATA    ?= ./data
 HTTPS   ?=
 GO      ?= go
+
+LDFLAGS = -w $(if $(VERSION),-X berth/appliance/version.Version=$(VERSION)) $(if $(COMMIT),-X berth/appliance/version.Revision=$(COMMIT))
 
 # Two test binaries at a time: most of them start real servers, and the usual machine has two cores.
 TEST_PARALLEL ?= 2
@@ -23,8 +26,7 @@ help: ## say what there is
 
 build: ## compile bin/berth
 	@mkdir -p bin
-	CGO_ENABLED=0 $(GO) build -trimpath $(if $(VERSION),-ldflags "-X berth/appliance/version.Version=$(VERSION)") \
-		-o bin/berth ./services/cmd/berth
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/berth ./services/cmd/berth
 
 run-deps:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || tests/apt.sh postgresql

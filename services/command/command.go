@@ -87,7 +87,19 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       version.Version,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return c.Help()
+			}
+			hint := "see berth --help"
+			if like := c.SuggestionsFor(args[0]); len(like) > 0 {
+				hint = "did you mean " + strings.Join(like, " or ") + "?"
+			}
+			return fault.New(fault.Invalid, "there is no command %q", args[0]).WithHint("%s", hint)
+		},
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
@@ -96,7 +108,25 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root.AddCommand(a.serviceCommands()...)
 	root.AddCommand(a.adminCommand(), a.importCommand(), a.verifyCommand(), a.collectCommand(), a.trashCommand(),
 		a.migrateCommand(), a.checkCommand(), a.versionCommand())
+	for _, c := range root.Commands() {
+		countArgs(c)
+	}
 	return root
+}
+
+// countArgs makes a wrong number of arguments a mistake on the command line.
+func countArgs(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return &usageError{fmt.Errorf("%s %w", c.CommandPath(), err)}
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		countArgs(sub)
+	}
 }
 
 // settingFlags adds the flags that every command on a Berth's data has.
