@@ -13,10 +13,12 @@ import (
 )
 
 const (
-	// writeSlice is the length of one write(2). ext4 with large folios
-	// (measured on Linux 6.18) takes 32 to 64 KiB at more than twice the speed
-	// of 256 KiB and more. Measure again on another kernel: BenchmarkCommit.
-	writeSlice = 64 << 10
+	// writeSlice is the length of one write(2). ext4 makes a folio of the page
+	// cache as large as the write, and a large one may come from memory that a
+	// virtual machine has not touched yet, at the price of a fault in the host:
+	// with 64 KiB a GiB took 0.3 to 1.7 s of processor time from run to run, with
+	// 16 KiB 0.35 to 0.45, with 4 KiB 0.7 (Linux 6.18 in a VM, 2026-11).
+	writeSlice = 16 << 10
 	// The kernel is told to start writing to the disk after the first
 	// minWriteback bytes, then each time that as much again has come, at last
 	// every maxWriteback bytes. So the disk works while the rest is received
