@@ -38,6 +38,7 @@ type result struct{ Rounds []figure }
 // A figure is one round's.
 type figure struct {
 	CPU, Took time.Duration
+	Deferred  time.Duration // of CPU: what was spent after the last answer
 	Ops       int
 	Bytes     int64
 	Peak      int64 // of the server's own process

@@ -174,11 +174,15 @@ func (r *runner) round(ctx context.Context, st *stage, ops int) (figure, error) 
 	if err != nil {
 		return f, err
 	}
+	answered, err := usage.CPU(st.server.Pids()...)
+	if err != nil {
+		return f, err
+	}
 	after, err := settle(ctx, st.server)
 	if err != nil {
 		return f, err
 	}
-	f = figure{CPU: after - before, Took: took, Peak: m.Peak, Database: m.Database, Ops: ops, Bytes: int64(ops) * st.bytes}
+	f = figure{CPU: after - before, Deferred: after - answered, Took: took, Peak: m.Peak, Database: m.Database, Ops: ops, Bytes: int64(ops) * st.bytes}
 	return f, st.forget(ctx)
 }
 
