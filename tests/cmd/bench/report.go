@@ -193,7 +193,7 @@ func (r *report) facts() []string {
 	}
 	list := []string{
 		"date: " + m.Date,
-		"command: make bench, which runs bench " + strings.Join(r.Args, " "),
+		"command: make bench BENCH='" + strings.Join(r.Args, " ") + "'",
 		fmt.Sprintf("run: %s, %s", rounds, r.Took),
 		fmt.Sprintf("machine: %s, %d cores, %d GiB, %s, %s", m.CPU, m.Cores, m.Memory, m.Kernel, m.FileSystem),
 		fmt.Sprintf("load average: %s before, %s after", m.LoadBefore, m.LoadAfter),
@@ -204,7 +204,7 @@ func (r *report) facts() []string {
 			continue
 		}
 		database, _ := row.Results["Berth"].median(func(f figure) float64 { return float64(f.Database) / (1 << 20) })
-		list = append(list, fmt.Sprintf("memory: Berth's PostgreSQL held %s MiB (PSS) besides, in the last scenario", short(database)))
+		list = append(list, fmt.Sprintf("memory: Berth's PostgreSQL held %s MiB (PSS) besides, at the end of the last scenario", short(database)))
 	}
 	return list
 }
