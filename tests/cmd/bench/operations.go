@@ -29,10 +29,10 @@ func fillCatalog(ctx context.Context, st *stage) error {
 	return st.server.Repositories(ctx, 5000)
 }
 
-// getTag asks for one tag after another, far apart.
-func getTag(count int) func(context.Context, *stage, *load.Client, int) error {
+// getTag asks for this many of a repository's tags in turn, far apart.
+func getTag(count, different int) func(context.Context, *stage, *load.Client, int) error {
 	return func(ctx context.Context, st *stage, c *load.Client, i int) error {
-		return c.Get(ctx, "/v2/"+st.repos[0]+"/manifests/"+server.TagName(i*7919%count), -1)
+		return c.Get(ctx, "/v2/"+st.repos[0]+"/manifests/"+server.TagName(i%different*(count/different)), -1)
 	}
 }
 

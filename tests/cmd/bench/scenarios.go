@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"strings"
+	"time"
 
 	"berth/tests/cmd/bench/load"
 )
@@ -27,6 +28,7 @@ type scenario struct {
 	secure  bool  // over TLS
 	admin   bool  // needs the administrator's password
 	lasting bool  // the first repository is not emptied between rounds
+	late    time.Duration // what is done on a timer after an operation, and belongs to it, is done by then
 	servers []string
 	target  float64 // in units, from the design; 0: none
 
@@ -68,9 +70,11 @@ func scenarioNames() string {
 func smallReads() []scenario {
 	return []scenario{
 		{name: "manifest-20", title: "GET manifest by tag, repository of 20 tags", unit: perOp, workers: 8, ops: 8000, servers: both,
-			target: .10, repos: tagsRepo(20), begin: fillTags(20), do: getTag(20)},
+			target: .10, repos: tagsRepo(20), begin: fillTags(20), do: getTag(20, 20)},
 		{name: "manifest-10000", title: "GET manifest by tag, repository of 10,000 tags", unit: perOp, workers: 8, ops: 8000, servers: both,
-			target: .10, repos: tagsRepo(10_000), begin: fillTags(10_000), do: getTag(10_000)},
+			target: .10, repos: tagsRepo(10_000), begin: fillTags(10_000), do: getTag(10_000, 20)},
+		{name: "manifest-audit", title: "the same, every time another tag, with the audit entries", unit: perOp, workers: 8, ops: 1000, servers: oneself,
+			late: 11 * time.Second, repos: tagsRepo(10_000), begin: fillTags(10_000), do: getTag(10_000, 1000)},
 		{name: "base", title: "GET /v2/", unit: perOp, workers: 4, ops: 12_000, servers: both,
 			do: func(ctx context.Context, _ *stage, c *load.Client, _ int) error { return c.Get(ctx, "/v2/", 2) }},
 		{name: "token", title: "token for a repeated user", unit: perOp, workers: 4, ops: 4000, servers: oneself, admin: true, target: .30, do: getToken},
