@@ -23,11 +23,11 @@ type scenario struct {
 	title   string
 	unit    unit
 	workers int
-	ops     int   // a round's, on every server
-	bytes   int64 // that one operation moves, for perGiB
-	secure  bool  // over TLS
-	admin   bool  // needs the administrator's password
-	lasting bool  // the first repository is not emptied between rounds
+	ops     int           // a round's, on every server
+	bytes   int64         // that one operation moves, for perGiB
+	secure  bool          // over TLS
+	admin   bool          // needs the administrator's password
+	lasting bool          // the first repository is not emptied between rounds
 	late    time.Duration // what is done on a timer after an operation, and belongs to it, is done by then
 	servers []string
 	target  float64 // in units, from the design; 0: none
