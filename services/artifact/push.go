@@ -238,8 +238,12 @@ func (s *Store) lockForPush(ctx context.Context, tx *pgxpool.Conn, push Push, p 
 	})
 	if len(p.Blobs) > 0 {
 		want := digests(p.Blobs)
-		batch.Queue(`SELECT b.digest FROM blobs b JOIN repo_blobs rb ON rb.digest = b.digest JOIN repositories r ON r.id = rb.repo_id
-			WHERE r.name = $1 AND b.digest = ANY($2) AND rb.deleted_at IS NULL AND b.damaged_at IS NULL
+		// OFFSET 0 keeps the planner from making a join of it, for which it may walk
+		// through all blobs of the repository.
+		batch.Queue(`SELECT b.digest FROM blobs b
+			WHERE b.digest = ANY($2) AND b.damaged_at IS NULL AND EXISTS (
+				SELECT FROM repo_blobs rb WHERE rb.repo_id = (SELECT id FROM repositories WHERE name = $1)
+				AND rb.digest = b.digest AND rb.deleted_at IS NULL OFFSET 0)
 			ORDER BY b.digest FOR KEY SHARE OF b`, push.Repo, want).Query(func(rows pgx.Rows) error {
 			found, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
 			missing = append(missing, without(p.Blobs, found)...)

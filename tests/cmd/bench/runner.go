@@ -157,7 +157,7 @@ func (r *runner) round(ctx context.Context, st *stage, ops int) (figure, error) 
 	if err := st.freshen(ops); err != nil {
 		return f, err
 	}
-	before, err := settle(ctx, st)
+	before, err := settle(ctx, st.server)
 	if err != nil {
 		return f, err
 	}
@@ -178,7 +178,12 @@ func (r *runner) round(ctx context.Context, st *stage, ops int) (figure, error) 
 	if err != nil {
 		return f, err
 	}
-	after, err := settle(ctx, st)
+	select {
+	case <-ctx.Done():
+		return f, context.Cause(ctx)
+	case <-time.After(st.late):
+	}
+	after, err := settle(ctx, st.server)
 	if err != nil {
 		return f, err
 	}
@@ -187,14 +192,8 @@ func (r *runner) round(ctx context.Context, st *stage, ops int) (figure, error) 
 }
 
 // settle waits until a server has done its deferred work and rests, and gives the processor time that it has used.
-func settle(ctx context.Context, st *stage) (time.Duration, error) {
+func settle(ctx context.Context, s server.Server) (time.Duration, error) {
 	const pause, rest, most = 250 * time.Millisecond, 10 * time.Millisecond, 40
-	select {
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
-	case <-time.After(st.late):
-	}
-	s := st.server
 	if err := s.Settle(ctx); err != nil {
 		return 0, err
 	}
