@@ -72,8 +72,8 @@ fuzz: ## each fuzz target for FUZZ_TIME
 		done; \
 	done
 
-bench: tools build ## measure Berth beside a CNCF registry on this machine
-	BERTH_BIN=$(CURDIR)/bin/berth BERTH_TOOLS_DIR=$$(tests/tools/build.sh) $(GO) run ./tests/cmd/bench
+bench: tools build ## measure Berth beside a CNCF registry on this machine (BENCH=-quick)
+	BERTH_BIN=$(CURDIR)/bin/berth BERTH_TOOLS_DIR=$$(tests/tools/build.sh) $(GO) run ./tests/cmd/bench $(BENCH)
 
 clean: ## remove what was built (not ./data, not the cached test tools)
 	rm -rf bin dist

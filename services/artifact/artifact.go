@@ -203,12 +203,17 @@ func (s *Store) ensureRepo(ctx context.Context, name string) (int64, error) {
 	return id, nil
 }
 
-// retryTx runs f in a transaction. Deadlocks and repositories that vanish under
-// a cached id are tried again; both are rare, and three tries are plenty.
+// retryTx runs f in a transaction, and again as retry says.
 func (s *Store) retryTx(ctx context.Context, f func(pgx.Tx) error) error {
+	return retry(func() error { return pgx.BeginFunc(ctx, s.Pool, f) })
+}
+
+// retry runs a transaction. Deadlocks and repositories that vanish under a
+// cached id are tried again; both are rare, and three tries are plenty.
+func retry(transaction func() error) error {
 	var err error
 	for range 3 {
-		err = pgx.BeginFunc(ctx, s.Pool, f)
+		err = transaction()
 		switch database.Code(err) {
 		case "40P01", "40001", database.ForeignKeyViolation:
 			continue

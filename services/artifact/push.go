@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"berth/appliance/fault"
 	"berth/services/database"
@@ -181,21 +182,33 @@ func (s *Store) PutManifest(ctx context.Context, push Push) (Pushed, error) {
 	out := Pushed{Parsed: parsed}
 	// Sorted digests are part of the order of locks.
 	slices.SortFunc(parsed.Blobs, byDigest)
-	err = s.retryTx(ctx, func(tx pgx.Tx) error {
-		base, err := s.lockForPush(ctx, tx, push, parsed)
-		if err != nil {
-			return err
-		}
-		if out.ID, out.Created, err = insertManifest(ctx, tx, base, push, parsed); err != nil {
-			return err
-		}
-		return s.Outbox.Add(ctx, tx, pushEvent(base, push))
-	})
+	err = retry(func() error { return s.putOnce(ctx, push, &out) })
 	if err != nil {
 		return Pushed{}, err
 	}
 	s.payloads.Set(push.Digest, push.Payload)
 	return out, nil
+}
+
+// putOnce is a push's transaction in two round trips: the first begins it and
+// takes the locks, the second writes, tells and commits. Each round trip costs
+// both sides as much as a small statement.
+func (s *Store) putOnce(ctx context.Context, push Push, out *Pushed) error {
+	conn, err := s.Pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	// If even the rollback fails the pool closes the connection, and that ends
+	// the transaction.
+	defer conn.Release()
+	base, err := s.lockForPush(ctx, conn, push, out.Parsed)
+	if err == nil {
+		err = s.insertManifest(ctx, conn, base, push, out)
+	}
+	if err != nil {
+		conn.Exec(ctx, "rollback")
+	}
+	return err
 }
 
 func byDigest(a, b Ref) int {
@@ -209,12 +222,13 @@ type pushBase struct {
 	children  int64 // total size of an index's children
 }
 
-// lockForPush makes one round trip: the repository, the blobs and the children,
+// lockForPush begins the transaction and makes one round trip: the repository, the blobs and the children,
 // locked in that order. What is missing is found here, under the locks, so the
 // statements that follow cannot refer to it.
-func (s *Store) lockForPush(ctx context.Context, tx pgx.Tx, push Push, p *Parsed) (pushBase, error) {
+func (s *Store) lockForPush(ctx context.Context, tx *pgxpool.Conn, push Push, p *Parsed) (pushBase, error) {
 	var base pushBase
 	batch := &pgx.Batch{}
+	batch.Queue("begin")
 	var missing []reference.Digest
 	// The repository comes first: a deletion of a blob holds it for itself while
 	// it looks whether a manifest refers to the blob, and whoever came second sees
@@ -224,8 +238,12 @@ func (s *Store) lockForPush(ctx context.Context, tx pgx.Tx, push Push, p *Parsed
 	})
 	if len(p.Blobs) > 0 {
 		want := digests(p.Blobs)
-		batch.Queue(`SELECT b.digest FROM blobs b JOIN repo_blobs rb ON rb.digest = b.digest JOIN repositories r ON r.id = rb.repo_id
-			WHERE r.name = $1 AND b.digest = ANY($2) AND rb.deleted_at IS NULL AND b.damaged_at IS NULL
+		// OFFSET 0 keeps the planner from making a join of it, for which it may walk
+		// through all blobs of the repository.
+		batch.Queue(`SELECT b.digest FROM blobs b
+			WHERE b.digest = ANY($2) AND b.damaged_at IS NULL AND EXISTS (
+				SELECT FROM repo_blobs rb WHERE rb.repo_id = (SELECT id FROM repositories WHERE name = $1)
+				AND rb.digest = b.digest AND rb.deleted_at IS NULL OFFSET 0)
 			ORDER BY b.digest FOR KEY SHARE OF b`, push.Repo, want).Query(func(rows pgx.Rows) error {
 			found, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
 			missing = append(missing, without(p.Blobs, found)...)
@@ -308,7 +326,11 @@ r AS (
 	UPDATE repositories SET has_manifests = true, updated_at = now() WHERE id = $1 AND NOT has_manifests)
 SELECT id, created FROM m`
 
-func insertManifest(ctx context.Context, tx pgx.Tx, base pushBase, push Push, p *Parsed) (id int64, created bool, err error) {
+// insertManifest writes what lockForPush has made safe to write, and its event,
+// and commits. When a statement fails the server skips those after it, so the
+// commit too.
+func (s *Store) insertManifest(ctx context.Context, tx *pgxpool.Conn, base pushBase, push Push, out *Pushed) error {
+	p := out.Parsed
 	sizes := make([]int64, len(p.Blobs))
 	for i, b := range p.Blobs {
 		sizes[i] = b.Size
@@ -321,11 +343,17 @@ func insertManifest(ctx context.Context, tx pgx.Tx, base pushBase, push Push, p 
 	if tags == nil {
 		tags = []string{}
 	}
-	err = tx.QueryRow(ctx, putManifest,
+	batch := &pgx.Batch{}
+	batch.Queue(putManifest,
 		base.repoID, push.Digest.Bytes(), p.MediaType, p.ArtifactType, p.ConfigType, bytesOrNil(p.Config), bytesOrNil(p.Subject),
 		len(push.Payload), int64(len(push.Payload))+p.Listed+base.children, push.Payload, p.Annotations,
-		digests(p.Blobs), sizes, digests(p.Children), platforms, annotations, tags).Scan(&id, &created)
-	return id, created, err
+		digests(p.Blobs), sizes, digests(p.Children), platforms, annotations, tags).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&out.ID, &out.Created) })
+	if err := s.Outbox.Queue(ctx, batch, pushEvent(base, push)); err != nil {
+		return err
+	}
+	batch.Queue("commit")
+	return tx.SendBatch(ctx, batch).Close()
 }
 
 func pushEvent(base pushBase, push Push) event.Event {

@@ -9,6 +9,8 @@ package event
 
 import (
 	"context"
+	"encoding/json"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -49,7 +51,10 @@ func (Event) InsertOpts() river.InsertOpts { return river.InsertOpts{Queue: Queu
 const Queue = "events"
 
 // Outbox inserts events.
-type Outbox struct{ client *river.Client[pgx.Tx] }
+type Outbox struct {
+	client *river.Client[pgx.Tx]
+	woken  atomic.Int64 // when Queue last told the workers, in Unix nanoseconds
+}
 
 // NewOutbox makes an outbox on the pool's database.
 func NewOutbox(pool *pgxpool.Pool) (*Outbox, error) {
@@ -57,7 +62,7 @@ func NewOutbox(pool *pgxpool.Pool) (*Outbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Outbox{client}, nil
+	return &Outbox{client: client}, nil
 }
 
 // Add inserts events in tx. It fills in ID, Time and what the context knows of
@@ -67,25 +72,52 @@ func (o *Outbox) Add(ctx context.Context, tx pgx.Tx, events ...Event) error {
 		return nil
 	}
 	params := make([]river.InsertManyParams, len(events))
-	origin, _ := ctx.Value(originKey{}).(Origin)
-	now := time.Now().UTC().Truncate(time.Microsecond)
 	for i, e := range events {
-		if e.ID == uuid.Nil {
-			e.ID = uuid.New()
-		}
-		if e.Time.IsZero() {
-			e.Time = now
-		}
-		if e.User == "" {
-			e.User = origin.User
-		}
-		if e.Source == "" && e.RequestID == "" {
-			e.Source, e.RequestID = origin.Source, origin.RequestID
-		}
-		params[i] = river.InsertManyParams{Args: e}
+		params[i] = river.InsertManyParams{Args: complete(ctx, e)}
 	}
 	_, err := o.client.InsertManyTx(ctx, tx, params)
 	return err
+}
+
+// Queue puts the statements that insert an event into a batch that runs in a
+// transaction. It is Add for the hottest path: no round trip of its own, and a
+// statement that takes a third of the time of River's, which serves any number
+// of jobs of any kind. The row is the same, and the test compares them.
+func (o *Outbox) Queue(ctx context.Context, batch *pgx.Batch, e Event) error {
+	args, err := json.Marshal(complete(ctx, e))
+	if err != nil {
+		return err
+	}
+	opts := e.InsertOpts()
+	batch.Queue(`INSERT INTO river_job (args, kind, max_attempts, queue) VALUES ($1, $2, $3, $4)`,
+		args, e.Kind(), int16(opts.MaxAttempts), opts.Queue)
+	// As River does: the workers look every few seconds, and sooner if they are
+	// told, which is done rarely, for all notifications of a server queue up.
+	now, last := time.Now().UnixNano(), o.woken.Load()
+	if now-last > int64(wakeEvery) && o.woken.CompareAndSwap(last, now) {
+		batch.Queue(`SELECT pg_notify(current_schema() || '.river_insert', $1)`, `{"queue": "`+opts.Queue+`"}`)
+	}
+	return nil
+}
+
+const wakeEvery = 100 * time.Millisecond
+
+// complete fills in what the caller left open.
+func complete(ctx context.Context, e Event) Event {
+	origin := From(ctx)
+	if e.ID == uuid.Nil {
+		e.ID = uuid.New()
+	}
+	if e.Time.IsZero() {
+		e.Time = time.Now().UTC().Truncate(time.Microsecond)
+	}
+	if e.User == "" {
+		e.User = origin.User
+	}
+	if e.Source == "" && e.RequestID == "" {
+		e.Source, e.RequestID = origin.Source, origin.RequestID
+	}
+	return e
 }
 
 // Origin is who made a request, from where.
