@@ -211,16 +211,16 @@ type pushBase struct {
 
 // lockForPush makes one round trip: the blobs, the repository, the children
 // and the tags' present targets, locked in that order. Blobs are counted here,
-// so the statements that follow cannot refer to one that is not there.
+// so the statements that follow cannot refer to one that is not there. Links
+// are read last, with the repository locked: DeleteBlob holds it when it takes
+// one away.
 func (s *Store) lockForPush(ctx context.Context, tx pgx.Tx, push Push, p *Parsed) (pushBase, error) {
 	var base pushBase
 	batch := &pgx.Batch{}
 	var missing []reference.Digest
 	if len(p.Blobs) > 0 {
-		want := digests(p.Blobs)
-		batch.Queue(`SELECT b.digest FROM blobs b JOIN repo_blobs rb ON rb.digest = b.digest JOIN repositories r ON r.id = rb.repo_id
-			WHERE r.name = $1 AND b.digest = ANY($2) AND rb.deleted_at IS NULL AND b.damaged_at IS NULL
-			ORDER BY b.digest FOR KEY SHARE OF b`, push.Repo, want).Query(func(rows pgx.Rows) error {
+		batch.Queue(`SELECT digest FROM blobs WHERE digest = ANY($1) AND damaged_at IS NULL ORDER BY digest FOR KEY SHARE`,
+			digests(p.Blobs)).Query(func(rows pgx.Rows) error {
 			found, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
 			missing = append(missing, without(p.Blobs, found)...)
 			return err
@@ -229,6 +229,18 @@ func (s *Store) lockForPush(ctx context.Context, tx pgx.Tx, push Push, p *Parsed
 	batch.Queue(`SELECT id, project_id FROM repositories WHERE name = $1 FOR KEY SHARE`, push.Repo).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&base.repoID, &base.projectID)
 	})
+	if len(p.Blobs) > 0 {
+		batch.Queue(`SELECT rb.digest FROM repo_blobs rb JOIN repositories r ON r.id = rb.repo_id
+			WHERE r.name = $1 AND rb.digest = ANY($2) AND rb.deleted_at IS NULL`, push.Repo, digests(p.Blobs)).Query(func(rows pgx.Rows) error {
+			found, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+			for _, d := range without(p.Blobs, found) {
+				if !slices.Contains(missing, d) {
+					missing = append(missing, d)
+				}
+			}
+			return err
+		})
+	}
 	if len(p.Children) > 0 {
 		batch.Queue(`SELECT m.digest, m.total_size FROM manifests m JOIN repositories r ON r.id = m.repo_id
 			WHERE r.name = $1 AND m.digest = ANY($2) AND m.deleted_at IS NULL ORDER BY m.digest FOR KEY SHARE OF m`,
