@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"berth/tests/berthtest"
 )
@@ -68,7 +69,9 @@ func TestDiskFull(t *testing.T) {
 			return reply, err
 		},
 	} {
+		began := time.Now()
 		reply, err := push()
+		t.Logf("%s: answered after %v", name, time.Since(began).Round(time.Millisecond))
 		switch {
 		case err != nil:
 			t.Errorf("%s: no answer: %v", name, err)
