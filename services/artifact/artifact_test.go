@@ -459,3 +459,27 @@ func TestCopy(t *testing.T) {
 	}
 	wantFault(t, b.Copy(b.ctx, "p/app", ix, "nosuch/app", nil), fault.NotFound, nil)
 }
+
+// Whoever gives the recycle bin more time gives it to what is in it as well,
+// and it is emptied all the same when that is over.
+func TestTrashTimeMadeLonger(t *testing.T) {
+	b := setup(t, artifact.Options{Times: artifact.Times{Grace: time.Hour, TombGrace: time.Hour, Trash: time.Nanosecond}})
+	d := b.mustPush("p/r", image(nil, b.blob("p/r", "config")), "t")
+	if err := b.DeleteManifest(b.ctx, "p/r", d); err != nil {
+		t.Fatal(err)
+	}
+	collect := func(trash time.Duration, want int) {
+		t.Helper()
+		s, err := artifact.New(artifact.Options{Pool: b.pool, Outbox: b.Outbox, Times: artifact.Times{Grace: time.Hour, TombGrace: time.Hour, Trash: trash}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, err := s.Collect(b.ctx, 10, nil); err != nil || c.Manifests != want {
+			t.Errorf("with %v in the bin: %d manifests purged, want %d (%v)", trash, c.Manifests, want, err)
+		}
+	}
+	time.Sleep(time.Millisecond)
+	collect(time.Second, 0)
+	time.Sleep(time.Second)
+	collect(time.Second, 1)
+}

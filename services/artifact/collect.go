@@ -98,7 +98,12 @@ func (s *Store) reviewManifest(ctx context.Context) (more, purged bool, err erro
 		}
 		// A new statement: it sees what committed while we waited for the lock.
 		tag, err := tx.Exec(ctx, purgeManifest, id, s.Times.Trash)
-		purged = err == nil && tag.RowsAffected() > 0
+		if purged = err == nil && tag.RowsAffected() > 0; err != nil || purged {
+			return err
+		}
+		// The bin's time may have been made longer since this was queued.
+		_, err = tx.Exec(ctx, `INSERT INTO gc_manifests (manifest_id, review_after)
+			SELECT id, deleted_at + $2 FROM manifests WHERE id = $1 AND deleted_at > now() - $2::interval`, id, s.Times.Trash)
 		return err
 	})
 	return more, purged, err

@@ -222,8 +222,8 @@ type pushBase struct {
 	children  int64 // total size of an index's children
 }
 
-// lockForPush begins the transaction and makes one round trip: the repository, the blobs and the children,
-// locked in that order. What is missing is found here, under the locks, so the
+// lockForPush begins the transaction and takes its locks in one round trip: the
+// repository, the blobs and the children, in that order. What is missing is found here, under the locks, so the
 // statements that follow cannot refer to it.
 func (s *Store) lockForPush(ctx context.Context, tx *pgxpool.Conn, push Push, p *Parsed) (pushBase, error) {
 	var base pushBase

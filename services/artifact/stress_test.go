@@ -269,3 +269,40 @@ func TestStressSeesTheRace(t *testing.T) {
 		t.Errorf("%d violations seen, want 1 (%v)", n, err)
 	}
 }
+
+// A blob that is deleted from a repository while a manifest that has it is
+// pushed there is missing to that push: it looks for links only once it holds
+// the repository, which the deletion holds until it commits.
+func TestPushBesideBlobDeletion(t *testing.T) {
+	s := newStress(t)
+	for _, content := range []string{"config", "layer"} {
+		if err := s.upload(s.ctx, "p/r0", content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config, layer := reference.Of(reference.SHA256, []byte("config")), reference.Of(reference.SHA256, []byte("layer"))
+	pushed := make(chan error, 1)
+	err := database.InTx(s.ctx, s.pool, func(tx pgx.Tx) error {
+		// What DeleteBlob does, held open …
+		if _, err := tx.Exec(s.ctx, `SELECT FROM repositories WHERE name = 'p/r0' FOR UPDATE`); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(s.ctx, `UPDATE repo_blobs SET deleted_at = now() WHERE digest = $1`, layer.Bytes()); err != nil {
+			return err
+		}
+		// … until a push waits for the repository.
+		go func() { _, err := s.push("p/r0", image(nil, config, layer), "t"); pushed <- err }()
+		for waiting := 0; waiting == 0; time.Sleep(time.Millisecond) {
+			if err := s.pool.QueryRow(s.ctx, `SELECT count(*) FROM pg_stat_activity
+				WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waiting); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantFault(t, <-pushed, fault.NotFound, artifact.ErrBlobUnknown)
+	s.check()
+}

@@ -200,6 +200,10 @@ func (a *app) withNode(ctx context.Context, s setting.Settings, f func(context.C
 			return err
 		}
 	}
+	// With an external database this may be the first command ever (`berth migrate`).
+	if err := prepareDirs(s); err != nil {
+		return err
+	}
 	n, err := openNode(ctx, s, log, 4)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,6 +20,9 @@ const (
 	// 2 KiB/s is progress, and grow for one that is fast.
 	minPiece = 64 << 10
 	maxPiece = 1 << 20
+	// linger is how long the rest of a body may take that nobody reads any more:
+	// net/http takes some of it from the connection before it answers.
+	linger = 10 * time.Second
 )
 
 // deadlines is what net/http's own ResponseWriter has for
@@ -50,7 +54,7 @@ func newExchange(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{ResponseWriter: w, start: time.Now()}
 	x.conn, _ = w.(deadlines)
 	if r.Body != nil && r.Body != http.NoBody {
-		x.body = body{ReadCloser: r.Body, x: x}
+		x.body.ReadCloser, x.body.x = r.Body, x
 		r.Body = &x.body
 	}
 	return x
@@ -72,6 +76,9 @@ func (x *exchange) writing() time.Time {
 func (x *exchange) WriteHeader(status int) {
 	if x.status < 200 { // informational ones may come before
 		x.status = status
+	}
+	if status >= 200 {
+		x.body.leave()
 	}
 	x.ResponseWriter.WriteHeader(status)
 }
@@ -134,12 +141,12 @@ type body struct {
 	io.ReadCloser
 	x     *exchange
 	armed time.Time
-	ended bool
+	ended atomic.Bool // by its reader, which may be another goroutine than the answer's
 	read  int64
 }
 
 func (b *body) Read(p []byte) (n int, err error) {
-	if b.x.conn != nil && !b.ended {
+	if b.x.conn != nil && !b.ended.Load() {
 		if now := time.Now(); now.Sub(b.armed) > rearm {
 			b.armed = now
 			_ = b.x.conn.SetReadDeadline(now.Add(stall + rearm))
@@ -148,8 +155,10 @@ func (b *body) Read(p []byte) (n int, err error) {
 	}
 	n, err = b.ReadCloser.Read(p)
 	b.read += int64(n)
-	if err != nil {
+	if err == io.EOF {
 		b.rest()
+	} else if err != nil {
+		b.ended.Store(true) // its deadline stays: it holds for the rest that never came
 	}
 	return n, err
 }
@@ -158,8 +167,14 @@ func (b *body) Read(p []byte) (n int, err error) {
 // connection for its client's leaving, and would take a missed deadline for it
 // while we still work on the answer.
 func (b *body) rest() {
-	if b.x.conn != nil && !b.ended {
-		b.ended = true
+	if b.x.conn != nil && !b.ended.Swap(true) {
 		_ = b.x.conn.SetReadDeadline(time.Time{})
+	}
+}
+
+// leave says that the answer begins, or is over, before the body's end.
+func (b *body) leave() {
+	if b.ReadCloser != nil && b.x.conn != nil && !b.ended.Load() {
+		_ = b.x.conn.SetReadDeadline(time.Now().Add(linger))
 	}
 }

@@ -219,3 +219,19 @@ func TestDraining(t *testing.T) {
 		}
 	})
 }
+
+// TestBodyNobodyReads lets a client announce a small body and not send it, to a
+// handler that refuses without reading: net/http waits for such a body before it
+// answers.
+func TestBodyNobodyReads(t *testing.T) {
+	inBubble(t, func(t *testing.T, open opener) {
+		dial, _ := open(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) })
+		c, start := dial(), time.Now()
+		fmt.Fprint(c, "POST /v2/p/r/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nsome")
+		io.ReadAll(c)
+		if took := time.Since(start); took < 10*time.Second || took > 11*time.Second {
+			t.Errorf("ended after %v", took)
+		}
+		c.Close()
+	})
+}

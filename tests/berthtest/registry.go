@@ -156,6 +156,9 @@ func (r *Registry) challenge(t testing.TB, header, scope string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if resp.StatusCode >= 500 {
+		return false, fmt.Errorf("the token service answered %s: %.200s", resp.Status, data)
+	}
 	if resp.StatusCode != http.StatusOK {
 		return false, nil // the 401 stands: wrong password
 	}

@@ -44,19 +44,14 @@ type Options struct {
 
 // A Server is one running Berth.
 type Server struct {
+	*Process
+
 	URL  string // https://host:port
 	Addr string // host:port: what image names begin with
 	HTTP string // http://host:port, if asked for
 	Dir  string // data directory
 
-	bin     string
-	args    []string
-	env     []string
 	tempDir string // removed by Close
-	log     logBuffer
-	command *exec.Cmd
-	exited  chan struct{} // closed when command has ended
-	exit    error         // how; valid once exited is closed
 
 	clientOnce sync.Once
 	client     *http.Client
@@ -87,7 +82,7 @@ func Launch(o Options) (*Server, error) {
 	if o.Host == "" {
 		o.Host = "127.0.0.1"
 	}
-	s := &Server{bin: bin, Dir: o.Dir}
+	s := &Server{Process: &Process{bin: bin, ready: "ready https://"}, Dir: o.Dir}
 	if s.Dir == "" {
 		// Not t.TempDir: PostgreSQL runs as its own user and must be able to walk to its files.
 		if s.tempDir, err = os.MkdirTemp("", "berth-"); err != nil {
@@ -120,99 +115,18 @@ func Launch(o Options) (*Server, error) {
 	return s, nil
 }
 
-// start runs the program and returns once it says that it is ready.
-func (s *Server) start() error {
-	c := exec.Command(s.bin, s.args...)
-	c.Env = s.env
-	c.Stdout, c.Stderr = &s.log, &s.log
-	// A process group of its own: Ctrl-C at the terminal reaches the test, which then stops the server.
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	// Its children may hold the pipe open after it was killed.
-	c.WaitDelay = 2 * time.Second
-	ready := s.log.wait("ready https://")
-	if err := c.Start(); err != nil {
-		return fmt.Errorf("cannot run Berth: %w", err)
-	}
-	s.command, s.exited = c, make(chan struct{})
-	go func() {
-		s.exit = c.Wait()
-		close(s.exited)
-	}()
-	select {
-	case <-ready:
-		return nil
-	case <-s.exited:
-		return fmt.Errorf("%s %s ended before it was ready: %v; it said:\n%s", s.bin, strings.Join(s.args, " "), s.exit, s.log.tail())
-	case <-time.After(readyTime):
-		s.Kill()
-		return fmt.Errorf("%s %s is not ready after %v; it said:\n%s", s.bin, strings.Join(s.args, " "), readyTime, s.log.tail())
-	}
-}
-
-// Running tells whether the process is there.
-func (s *Server) Running() bool {
-	if s.command == nil {
-		return false
-	}
-	select {
-	case <-s.exited:
-		return false
-	default:
-		return true
-	}
-}
-
-// Pid is the process id of the server.
-func (s *Server) Pid() int { return s.command.Process.Pid }
-
-// Stop asks the server to end (SIGTERM) and waits for it. An exit status other than 0 is an error.
-func (s *Server) Stop() error {
-	if !s.Running() {
-		return nil
-	}
-	s.command.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-s.exited:
-	case <-time.After(stopTime):
-		s.Kill()
-		return fmt.Errorf("berth did not stop within %v of SIGTERM", stopTime)
-	}
-	if s.exit != nil && !errors.Is(s.exit, exec.ErrWaitDelay) {
-		return fmt.Errorf("berth did not end cleanly on SIGTERM: %w", s.exit)
-	}
-	return nil
-}
-
-// Kill ends the server the hard way (SIGKILL), as a crash would, and waits for it. Its PostgreSQL is on its own then,
-// as it would be after a real crash.
-func (s *Server) Kill() {
-	if s.Running() {
-		s.command.Process.Kill()
-		<-s.exited
-	}
-}
-
 // Restart starts a server that was stopped or killed again, on the same data and ports.
 func (s *Server) Restart() error {
-	if s.Running() {
-		return errors.New("cannot restart: Berth is running")
-	}
 	if s.client != nil {
 		s.client.CloseIdleConnections() // to the one that is gone
 	}
-	return s.start()
+	return s.Process.Restart()
 }
 
 // Close stops the server, and whatever is left of a killed one, and removes its temporary files. It is an error if the
 // server has panicked or raced (see make race), whatever the tests saw of it.
 func (s *Server) Close() error {
-	err := s.Stop()
-	for _, sign := range []string{"WARNING: DATA RACE", "panic: ", "panic serving", "fatal error: "} {
-		if _, after, found := strings.Cut(s.Log(), sign); found {
-			err = errors.Join(err, fmt.Errorf("berth said %q:\n%s%.8000s", sign, sign, after))
-			break
-		}
-	}
+	err := errors.Join(s.Stop(), s.Panicked())
 	stopPostgres(s.Dir)
 	if s.client != nil {
 		s.client.CloseIdleConnections()
@@ -289,20 +203,6 @@ func (s *Server) Client(t testing.TB) *http.Client {
 		t.Fatal("no HTTP client: an earlier test could not read the CA certificate")
 	}
 	return s.client
-}
-
-// ShowLog writes the end of the server's log to the test's when the test has failed.
-func (s *Server) ShowLog(t testing.TB) {
-	if t.Failed() {
-		t.Logf("the end of Berth's log:\n%s", s.log.tail())
-	}
-}
-
-// Log is everything that the server has written so far.
-func (s *Server) Log() string {
-	s.log.mu.Lock()
-	defer s.log.mu.Unlock()
-	return s.log.buf.String()
 }
 
 // logBuffer gathers a server's output and lets one waiter know when a text appears in it.

@@ -1,0 +1,225 @@
+// Package faults breaks a whole Berth on purpose, while clients use it: processes are killed, the disk fills up, files
+// rot, clocks differ, clients misbehave. What was acknowledged must be there afterwards, and whole.
+package faults
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"berth/services/postgres"
+	"berth/tests/berthtest"
+)
+
+func basic(who berthtest.Login) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(who.User+":"+who.Password))
+}
+
+// A power cut, or an administrator's kill -9, in the middle of pushes and pulls loses nothing that was acknowledged:
+// the next start goes on, and clients that try again succeed.
+func TestKillWholeBerth(t *testing.T) {
+	s := berthtest.Start(t, berthtest.Options{})
+	l := newLoad(t, s)
+	l.start(4, 2)
+	for n := range 4 {
+		time.Sleep(1500*time.Millisecond + time.Duration(n)*170*time.Millisecond)
+		start := time.Now()
+		s.Kill()
+		if err := s.Restart(); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("ready %v after the kill", time.Since(start).Round(10*time.Millisecond))
+	}
+	time.Sleep(time.Second)
+	l.end()
+	l.check(database(s), "--data", s.Dir)
+}
+
+// When PostgreSQL dies under `berth up`, be it the whole server or one of its processes, Berth starts it again by itself,
+// and clients see no more than a pause.
+func TestKillPrivateDatabase(t *testing.T) {
+	s := berthtest.Start(t, berthtest.Options{})
+	l := newLoad(t, s)
+	l.start(4, 2)
+	for n := range 4 {
+		time.Sleep(1500 * time.Millisecond)
+		pid := postmaster(t, filepath.Join(s.Dir, "postgres"))
+		victim := pid
+		if n%2 == 1 {
+			victim = child(t, pid)
+		}
+		syscall.Kill(victim, syscall.SIGKILL)
+		if victim == pid {
+			waitFor(t, 20*time.Second, "PostgreSQL is there again", func() bool {
+				now := postmaster(t, filepath.Join(s.Dir, "postgres"))
+				return now != 0 && now != pid
+			})
+		}
+	}
+	time.Sleep(time.Second)
+	l.end()
+	if !s.Running() {
+		t.Error("Berth ended with its database")
+	}
+	l.check(database(s), "--data", s.Dir)
+}
+
+// Services that run as processes of their own, as in the appliance, can each be killed in the middle of everything, and
+// so can the database: whoever starts them again (systemd) is all that it takes.
+func TestKillServices(t *testing.T) {
+	n := startServices(t)
+	l := newLoad(t, n.server)
+	l.start(4, 2)
+	for range 2 {
+		for _, name := range []string{"registry", "token", "core", "jobs"} {
+			time.Sleep(700 * time.Millisecond)
+			n.processes[name].Kill()
+			time.Sleep(200 * time.Millisecond)
+			if err := n.processes[name].Restart(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(700 * time.Millisecond)
+		syscall.Kill(postmaster(t, n.cluster.Dir), syscall.SIGKILL)
+	}
+	time.Sleep(2 * time.Second)
+	l.end()
+	for name, p := range n.processes {
+		if !p.Running() {
+			t.Errorf("%s has ended", name)
+		}
+	}
+	l.check(n.cluster.URL(), "--config", n.config)
+}
+
+// services are the four, each in its process, and a database that a test runs itself.
+type services struct {
+	server    *berthtest.Server // to make clients of
+	cluster   *postgres.Cluster
+	config    string // settings file
+	processes map[string]*berthtest.Process
+}
+
+// startCluster runs a PostgreSQL server that ends with the test.
+func startCluster(t testing.TB) *postgres.Cluster {
+	t.Helper()
+	dir := publicDir(t)
+	c := &postgres.Cluster{Dir: filepath.Join(dir, "cluster"), Socket: filepath.Join(dir, "socket"), Log: slog.New(slog.DiscardHandler)}
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	ready, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- c.Run(ctx, func() { close(ready) }) }()
+	select {
+	case <-ready:
+	case err := <-done:
+		stop()
+		t.Skipf("PostgreSQL does not start here: %v", err)
+	}
+	t.Cleanup(func() { stop(); <-done })
+	return c
+}
+
+// publicDir is a temporary directory through which PostgreSQL's own user can pass.
+func publicDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "berth-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func startServices(t *testing.T) *services {
+	t.Helper()
+	c := startCluster(t)
+	dir := publicDir(t)
+	addr, err := berthtest.FreeAddr("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &services{cluster: c, processes: map[string]*berthtest.Process{},
+		server: &berthtest.Server{URL: "https://" + addr, Addr: addr, Dir: filepath.Join(dir, "data")}}
+	config, password := filepath.Join(dir, "berth.yaml"), filepath.Join(dir, "password")
+	n.config = config
+	write(t, password, "Admin-"+berthtest.Name()+"\n")
+	write(t, config, fmt.Sprintf("data: %s\nhttps: %s\ndatabase: %q\n", n.server.Dir, addr, c.URL()))
+	if err := os.MkdirAll(n.server.Dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if said := berthtest.Run(t, "migrate", "--config", config, "--admin-password-file", password); said.Code != 0 {
+		t.Fatalf("berth migrate: %+v", said)
+	}
+	for _, name := range []string{"token", "core", "jobs", "registry"} {
+		p, err := berthtest.StartProcess("msg=ready", nil, name, "--config", config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.processes[name] = p
+		t.Cleanup(func() {
+			if err := p.Stop(); err != nil {
+				t.Error(err)
+			}
+			if err := p.Panicked(); err != nil {
+				t.Error(err)
+			}
+			p.ShowLog(t)
+		})
+	}
+	return n
+}
+
+func write(t testing.TB, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// postmaster is the process id of the server in a cluster's directory, or 0.
+func postmaster(t testing.TB, dir string) int {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "postmaster.pid"))
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(string(b), "\n")
+	pid, _ := strconv.Atoi(first)
+	return pid
+}
+
+// child is one of a postmaster's processes that serves a connection.
+func child(t testing.TB, parent int) int {
+	t.Helper()
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range procs {
+		status, _ := os.ReadFile(p + "/status")
+		line, _ := os.ReadFile(p + "/cmdline")
+		if strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", parent)) && strings.Contains(string(line), "berth berth [local]") {
+			pid, _ := strconv.Atoi(filepath.Base(p))
+			return pid
+		}
+	}
+	t.Fatalf("no child of PostgreSQL (%d) serves a connection", parent)
+	return 0
+}
+
+// waitFor asks every 50 ms.
+func waitFor(t testing.TB, limit time.Duration, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !f(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", limit, what)
+		}
+	}
+}
