@@ -52,17 +52,22 @@ type Execer interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// Record writes an event into the trail, once however often it is called.
-func Record(ctx context.Context, db Execer, e event.Event) error {
+const record = `
+	INSERT INTO audit_events (op_time, event_id, operation, resource_type, resource, username, description, success,
+		project_id, request_id, source)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (op_time, event_id) DO NOTHING`
+
+func values(e event.Event) []any {
 	var project *int64
 	if e.ProjectID != 0 {
 		project = &e.ProjectID
 	}
-	_, err := db.Exec(ctx, `
-		INSERT INTO audit_events (op_time, event_id, operation, resource_type, resource, username, description, success,
-			project_id, request_id, source)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (op_time, event_id) DO NOTHING`,
-		e.Time, e.ID, e.Operation, e.ResourceType, e.Resource, e.User, e.Description, e.Success, project, e.RequestID, e.Source)
+	return []any{e.Time, e.ID, e.Operation, e.ResourceType, e.Resource, e.User, e.Description, e.Success, project, e.RequestID, e.Source}
+}
+
+// Record writes an event into the trail, once however often it is called.
+func Record(ctx context.Context, db Execer, e event.Event) error {
+	_, err := db.Exec(ctx, record, values(e)...)
 	return database.Fault(err)
 }
 

@@ -91,13 +91,13 @@ type node struct {
 }
 
 // openNode connects to the database. conns bounds the pool.
-func openNode(ctx context.Context, s setting.Settings, log *slog.Logger, conns int) (*node, error) {
+func openNode(ctx context.Context, s setting.Settings, log *slog.Logger, conns int, options ...database.Option) (*node, error) {
 	n := &node{settings: s, log: log}
 	var err error
 	if n.key, err = secret.LoadKey(filepath.Join(s.Keys(), "berth.key")); err != nil {
 		return nil, err
 	}
-	if n.pool, err = database.Open(ctx, databaseURL(s), conns); err != nil {
+	if n.pool, err = database.Open(ctx, databaseURL(s), conns, options...); err != nil {
 		return nil, err
 	}
 	if n.outbox, err = event.NewOutbox(n.pool); err != nil {

@@ -19,6 +19,7 @@ import (
 	"berth/appliance/unit"
 	"berth/services/artifact"
 	"berth/services/core"
+	"berth/services/database"
 	"berth/services/jobs"
 	"berth/services/registry"
 	"berth/services/token"
@@ -133,7 +134,7 @@ const (
 )
 
 func runToken(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error {
-	n, err := openMigrated(ctx, s, log, tokenConns)
+	n, err := openMigrated(ctx, s, log, tokenConns, database.IndexProbes)
 	if err != nil {
 		return err
 	}
@@ -158,8 +159,8 @@ func runToken(ctx context.Context, s setting.Settings, log *slog.Logger, ready f
 	return g.Wait()
 }
 
-func openMigrated(ctx context.Context, s setting.Settings, log *slog.Logger, conns int) (*node, error) {
-	n, err := openNode(ctx, s, log, conns)
+func openMigrated(ctx context.Context, s setting.Settings, log *slog.Logger, conns int, options ...database.Option) (*node, error) {
+	n, err := openNode(ctx, s, log, conns, options...)
 	if err != nil {
 		return nil, err
 	}
@@ -172,8 +173,8 @@ func openMigrated(ctx context.Context, s setting.Settings, log *slog.Logger, con
 
 // openAll is openMigrated for services that need blobs, too. The caller closes
 // both.
-func openAll(ctx context.Context, s setting.Settings, log *slog.Logger, conns int) (*node, stores, error) {
-	n, err := openMigrated(ctx, s, log, conns)
+func openAll(ctx context.Context, s setting.Settings, log *slog.Logger, conns int, options ...database.Option) (*node, stores, error) {
+	n, err := openMigrated(ctx, s, log, conns, options...)
 	if err != nil {
 		return nil, stores{}, err
 	}
@@ -223,7 +224,7 @@ func runJobs(ctx context.Context, s setting.Settings, log *slog.Logger, ready fu
 }
 
 func runRegistry(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error {
-	n, st, err := openAll(ctx, s, log, registryConns)
+	n, st, err := openAll(ctx, s, log, registryConns, database.IndexProbes)
 	if err != nil {
 		return err
 	}

@@ -33,9 +33,17 @@ var migrations embed.FS
 // migrationLock is the advisory lock's key; any constant that no one else uses.
 const migrationLock = 0x6265727468 // "berth"
 
+// Option changes the sessions of a pool.
+type Option func(params map[string]string)
+
+// IndexProbes is for services all of whose statements look up rows by an index.
+// It keeps the planner from reading a whole table because the table was small
+// when the statement was prepared: the plan would stay while the table grows.
+func IndexProbes(params map[string]string) { params["enable_seqscan"] = "off" }
+
 // Open connects to url (a PostgreSQL URL or key=value string) with a pool of at
 // most conns connections. It does not wait for the server: the first query does.
-func Open(ctx context.Context, url string, conns int) (*pgxpool.Pool, error) {
+func Open(ctx context.Context, url string, conns int, options ...Option) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		// pgx's error redacts the password.
@@ -55,6 +63,9 @@ func Open(ctx context.Context, url string, conns int) (*pgxpool.Pool, error) {
 	params["statement_timeout"] = "60000"
 	params["idle_in_transaction_session_timeout"] = "60000"
 	params["plan_cache_mode"] = "force_generic_plan" // all our statements are index probes: planning them again gains nothing
+	for _, o := range options {
+		o(params)
+	}
 	return pgxpool.NewWithConfig(ctx, cfg)
 }
 

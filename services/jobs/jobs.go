@@ -17,6 +17,7 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
+	"golang.org/x/sync/errgroup"
 
 	"berth/appliance/fault"
 	"berth/services/artifact"
@@ -51,6 +52,7 @@ var DefaultIntervals = Intervals{Collect: 30 * time.Second, Sweep: 6 * time.Hour
 type Service struct {
 	Options
 	client *river.Client[pgx.Tx]
+	trail  *audit.Recorder
 }
 
 // The periodic jobs. A kind of job is one type; its worker is a method below.
@@ -78,7 +80,7 @@ func New(o Options) (*Service, error) {
 	if o.Every == (Intervals{}) {
 		o.Every = DefaultIntervals
 	}
-	s := &Service{Options: o}
+	s := &Service{Options: o, trail: audit.NewRecorder(o.Pool)}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, river.WorkFunc(s.event))
 	river.AddWorker(workers, river.WorkFunc(s.collect))
@@ -89,8 +91,8 @@ func New(o Options) (*Service, error) {
 	s.client, err = river.NewClient(riverpgxv5.New(o.Pool), &river.Config{
 		Queues: map[string]river.QueueConfig{
 			river.QueueDefault: {MaxWorkers: 4},
-			// Events come in bursts: fewer, larger fetches cost less than prompt ones.
-			event.Queue: {MaxWorkers: 50},
+			// Events come in bursts, and are written together.
+			event.Queue: {MaxWorkers: 500},
 		},
 		Workers:                     workers,
 		Logger:                      slog.New(quiet{o.Log.Handler()}),
@@ -116,6 +118,10 @@ func periodic(every time.Duration, args river.JobArgs) *river.PeriodicJob {
 
 // Run works until ctx ends, then lets running jobs finish for 10 s.
 func (s *Service) Run(ctx context.Context) error {
+	trail, stopTrail := context.WithCancel(context.WithoutCancel(ctx))
+	var writing errgroup.Group
+	writing.Go(func() error { return s.trail.Run(trail) })
+	defer func() { stopTrail(); writing.Wait() }()
 	if err := s.client.Start(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
@@ -133,7 +139,7 @@ func (s *Service) Run(ctx context.Context) error {
 
 // event writes one event into the audit trail.
 func (s *Service) event(ctx context.Context, job *river.Job[event.Event]) error {
-	return audit.Record(ctx, s.Pool, job.Args)
+	return s.trail.Record(ctx, job.Args)
 }
 
 // collectLimit bounds one run; what is left waits for the next.

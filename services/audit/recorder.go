@@ -1,0 +1,99 @@
+package audit
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"berth/services/database"
+	"berth/services/event"
+)
+
+// Recorder writes events that come at the same time together: one transaction
+// and one sync of the disk for up to maxTogether of them, where each alone would
+// cost as much as the push that it tells of.
+type Recorder struct {
+	pool *pgxpool.Pool
+	in   chan entry
+}
+
+type entry struct {
+	event event.Event
+	done  chan<- error
+}
+
+const (
+	maxTogether = 500
+	// gather is how long the first event of a batch waits for others. Nobody
+	// waits for an audit entry.
+	gather = 5 * time.Millisecond
+)
+
+// NewRecorder makes a Recorder, which works while Run does.
+func NewRecorder(pool *pgxpool.Pool) *Recorder {
+	return &Recorder{pool: pool, in: make(chan entry, maxTogether)}
+}
+
+// Record returns when the event is in the trail, or cannot be.
+func (r *Recorder) Record(ctx context.Context, e event.Event) error {
+	done := make(chan error, 1)
+	select {
+	case r.in <- entry{e, done}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Run writes until ctx ends.
+func (r *Recorder) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case first := <-r.in:
+			r.write(ctx, r.collect(ctx, first))
+		}
+	}
+}
+
+func (r *Recorder) collect(ctx context.Context, first entry) []entry {
+	list := []entry{first}
+	wait := time.NewTimer(gather)
+	defer wait.Stop()
+	for len(list) < maxTogether {
+		select {
+		case e := <-r.in:
+			list = append(list, e)
+		case <-wait.C:
+			return list
+		case <-ctx.Done():
+			return list
+		}
+	}
+	return list
+}
+
+// write answers every entry. If the batch fails each is tried alone, so that
+// one which cannot be written does not take the others along.
+func (r *Recorder) write(ctx context.Context, list []entry) {
+	batch := &pgx.Batch{}
+	for _, e := range list {
+		batch.Queue(record, values(e.event)...)
+	}
+	err := database.Fault(r.pool.SendBatch(ctx, batch).Close())
+	for _, e := range list {
+		if err != nil && len(list) > 1 {
+			e.done <- Record(ctx, r.pool, e.event)
+			continue
+		}
+		e.done <- err
+	}
+}
