@@ -41,7 +41,9 @@ const Name = "berth"
 
 // URL is how to connect.
 func (c *Cluster) URL() string {
-	return fmt.Sprintf("host=%s user=%s dbname=%s", c.Socket, Name, Name)
+	// Quoted as libpq has it, for a path may have blanks.
+	host := strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(c.Socket)
+	return fmt.Sprintf("host='%s' user=%s dbname=%s", host, Name, Name)
 }
 
 // Run initialises the cluster if it is new, starts the server, calls ready once

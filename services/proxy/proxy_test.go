@@ -188,6 +188,7 @@ func TestPaths(t *testing.T) {
 	for path, want := range map[string]int{
 		"/v2/../api": 400, "/v2/%2e%2e/api": 400, "/v2/%2E./x": 400, "/v2/..": 400, "/..": 400, "/v2/a%2f..%2fb": 400,
 		"/v2/%252e%252e/x": 400, "/api/a%00b": 400, "/api/a%2500b": 400,
+		"/v2/_catalog?last=%00": 400, "/api/x?q=%ff": 400, "/api/%ff": 400, "/api/x?q=a%20%C3%BC&z=%": 200,
 		"/v2/a..b/c": 200, "/v2/...": 200, "/v2/..a": 200, "/api/100%25": 200, "/api/b%252Fc": 200,
 	} {
 		c, err := net.Dial("tcp", address)

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 )
@@ -30,11 +31,12 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 }
 
 // unclean reports whether a path has a NUL or a ".." segment, once or twice
-// percent-encoded (core decodes repository names twice, as Harbor does). No
-// honest client sends that; whoever reads paths behind us is spared it.
+// percent-encoded (core decodes repository names twice, as Harbor does), or path
+// or query are no text. No honest client sends that; whoever reads them behind
+// us is spared it.
 func unclean(r *http.Request) bool {
 	path := r.URL.Path
-	if dotted(path) || path != "" && path[0] != '/' {
+	if dotted(path) || path != "" && path[0] != '/' || !utf8.ValidString(path) || unreadable(r.URL.RawQuery) {
 		return true
 	}
 	if strings.IndexByte(path, '%') < 0 {
@@ -42,6 +44,15 @@ func unclean(r *http.Request) bool {
 	}
 	again, err := url.PathUnescape(path)
 	return err == nil && dotted(again)
+}
+
+// unreadable reports whether a query has what no text in PostgreSQL can have.
+func unreadable(query string) bool {
+	if strings.IndexByte(query, '%') < 0 {
+		return !utf8.ValidString(query)
+	}
+	text, err := url.QueryUnescape(query)
+	return err == nil && (strings.IndexByte(text, 0) >= 0 || !utf8.ValidString(text))
 }
 
 func dotted(path string) bool {
