@@ -52,7 +52,7 @@ func setup(t testing.TB, o artifact.Options) *bench {
 func (b *bench) blob(repo, content string) reference.Digest {
 	b.t.Helper()
 	d := reference.Of(reference.SHA256, []byte(content))
-	if _, err := b.CommitBlob(b.ctx, repo, d, int64(len(content)), "blobs/"+rand.Text()); err != nil {
+	if _, err := b.CommitBlob(b.ctx, repo, artifact.Blob{Digest: d, Size: int64(len(content)), Key: "blobs/" + rand.Text()}, true); err != nil {
 		b.t.Fatal(err)
 	}
 	return d
@@ -172,7 +172,7 @@ func TestMountAndLinks(t *testing.T) {
 	if _, err := b.Blob(b.ctx, "q/app", d); err != nil {
 		t.Error(err)
 	}
-	if used, err := b.CommitBlob(b.ctx, "p-x/app", d, 5, "blobs/second"); used || err != nil {
+	if used, err := b.CommitBlob(b.ctx, "p-x/app", artifact.Blob{Digest: d, Size: 5, Key: "blobs/second"}, true); used || err != nil {
 		t.Errorf("a second copy is used: %v, %v", used, err)
 	}
 }
@@ -192,7 +192,7 @@ func TestDamageAndHealing(t *testing.T) {
 	}
 	_, err = b.Blob(b.ctx, "p/app", d)
 	wantFault(t, err, fault.NotFound, artifact.ErrBlobUnknown)
-	if used, err := b.CommitBlob(b.ctx, "q/app", d, 5, "blobs/new"); !used || err != nil {
+	if used, err := b.CommitBlob(b.ctx, "q/app", artifact.Blob{Digest: d, Size: 5, Key: "blobs/new"}, true); !used || err != nil {
 		t.Fatalf("the new bytes are not used: %v, %v", used, err)
 	}
 	healed, err := b.Blob(b.ctx, "p/app", d)
@@ -201,7 +201,7 @@ func TestDamageAndHealing(t *testing.T) {
 	}
 	// Gone without anybody having noticed: the next push notices.
 	gone["blobs/new"] = true
-	if used, err := b.CommitBlob(b.ctx, "q/app", d, 5, "blobs/newer"); !used || err != nil {
+	if used, err := b.CommitBlob(b.ctx, "q/app", artifact.Blob{Digest: d, Size: 5, Key: "blobs/newer"}, true); !used || err != nil {
 		t.Errorf("the bytes are not replaced: %v, %v", used, err)
 	}
 }

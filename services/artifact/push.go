@@ -28,9 +28,9 @@ WITH q AS (
 old AS (
 	SELECT storage_key, size FROM blobs WHERE digest = $2),
 b AS (
-	INSERT INTO blobs AS have (digest, size, storage_key) SELECT digest, $3, $4 FROM q
+	INSERT INTO blobs AS have (digest, size, storage_key, verified_at) SELECT digest, $3, $4, CASE WHEN $7 THEN now() END FROM q
 	ON CONFLICT (digest) DO UPDATE
-		SET storage_key = EXCLUDED.storage_key, size = EXCLUDED.size, damaged_at = NULL, verified_at = NULL, created_at = now()
+		SET storage_key = EXCLUDED.storage_key, size = EXCLUDED.size, damaged_at = NULL, verified_at = EXCLUDED.verified_at, created_at = now()
 		WHERE have.damaged_at IS NOT NULL
 	RETURNING storage_key),
 tomb AS (
@@ -42,13 +42,15 @@ l AS (
 	ON CONFLICT (repo_id, digest) DO UPDATE SET deleted_at = NULL WHERE repo_blobs.deleted_at IS NOT NULL)
 SELECT EXISTS (SELECT FROM b), COALESCE((SELECT storage_key FROM old), ''), COALESCE((SELECT size FROM old), 0)`
 
-// CommitBlob makes a blob, whose bytes are durable under key, part of a
-// repository. It reports whether the store now uses key; if not, the digest was
+// CommitBlob makes a blob, whose bytes are durable under its key, part of a
+// repository. verified says that the bytes have been hashed; the scrubber looks
+// at those first that have not. It reports whether the store now uses that key; if not, the digest was
 // here already and the caller removes its own copy. When it returns nil the row
 // is on disk too.
 //
 // Errors: NotFound (no such project), Unavailable.
-func (s *Store) CommitBlob(ctx context.Context, repo string, d reference.Digest, size int64, key string) (used bool, err error) {
+func (s *Store) CommitBlob(ctx context.Context, repo string, blob Blob, verified bool) (used bool, err error) {
+	d := blob.Digest
 	for range 4 {
 		id, err := s.ensureRepo(ctx, repo)
 		if err != nil {
@@ -56,7 +58,7 @@ func (s *Store) CommitBlob(ctx context.Context, repo string, d reference.Digest,
 		}
 		var oldKey string
 		var oldSize int64
-		err = s.Pool.QueryRow(ctx, commitBlob, id, d.Bytes(), size, key, s.Times.Grace, s.Times.TombGrace).Scan(&used, &oldKey, &oldSize)
+		err = s.Pool.QueryRow(ctx, commitBlob, id, d.Bytes(), blob.Size, blob.Key, s.Times.Grace, s.Times.TombGrace, verified).Scan(&used, &oldKey, &oldSize)
 		switch code := database.Code(err); {
 		case code == database.ForeignKeyViolation || code == "40P01":
 			// The repository or the blob was deleted under us: once more.

@@ -92,7 +92,7 @@ func (s *stress) upload(ctx context.Context, repo, content string) error {
 	d := reference.Of(reference.SHA256, []byte(content))
 	key := "blobs/" + rand.Text()
 	s.set(key, true)
-	used, err := s.CommitBlob(ctx, repo, d, int64(len(content)), key)
+	used, err := s.CommitBlob(ctx, repo, artifact.Blob{Digest: d, Size: int64(len(content)), Key: key}, true)
 	if err == nil && !used {
 		s.set(key, false)
 	}

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -125,6 +127,12 @@ func (a *app) resetPassword() *cobra.Command {
 		}
 		if err := n.accounts.ResetPassword(ctx, u.ID, password.Reveal()); err != nil {
 			return err
+		}
+		if u.Username == "admin" {
+			// The file holds the first password, which is nobody's any more.
+			if err := os.Remove(n.settings.AdminPassword()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 		}
 		if random {
 			_, err = fmt.Fprintln(a.stdout, password.Reveal())

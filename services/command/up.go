@@ -67,6 +67,8 @@ func (a *app) up(ctx context.Context, s setting.Settings, passwordFile string) e
 		return err
 	}
 	defer unlock()
+	_, err = os.Stat(s.AdminPassword())
+	fresh := err != nil
 	password, err := firstPassword(s, passwordFile)
 	if err != nil {
 		return err
@@ -94,19 +96,26 @@ func (a *app) up(ctx context.Context, s setting.Settings, passwordFile string) e
 	case <-ctx.Done():
 		return nil
 	}
-	return a.upServices(ctx, s, password, log)
+	return a.upServices(ctx, s, password, fresh, log)
 }
 
 // upServices prepares the database, then starts all services and says so.
-func (a *app) upServices(ctx context.Context, s setting.Settings, password secret.Text, log *slog.Logger) error {
+func (a *app) upServices(ctx context.Context, s setting.Settings, password secret.Text, fresh bool, log *slog.Logger) error {
 	n, err := openMigrated(ctx, s, log, 2)
 	if err != nil {
 		return err
 	}
-	_, err = n.ensureFirstThings(ctx, password)
+	made, err := n.ensureFirstThings(ctx, password)
 	n.close()
 	if err != nil {
 		return err
+	}
+	if fresh && !made {
+		// The database had an administrator before this node came: what was
+		// written down is nobody's password.
+		if err := os.Remove(s.AdminPassword()); err != nil {
+			return err
+		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	list := services()
@@ -198,7 +207,9 @@ func (a *app) welcome(s setting.Settings) {
 	url := publicURL(s)
 	_, host, _ := strings.Cut(url, "://")
 	fmt.Fprintf(a.stdout, "\n  log in     docker login %s --username admin\n", host)
-	fmt.Fprintf(a.stdout, "  password   %s\n", s.AdminPassword())
+	if _, err := os.Stat(s.AdminPassword()); err == nil {
+		fmt.Fprintf(a.stdout, "  password   %s\n", s.AdminPassword())
+	}
 	if s.HTTPS != "" && s.Certificate == "" {
 		fmt.Fprintf(a.stdout, "  CA         %s\n", s.CA())
 		fmt.Fprintf(a.stdout, "             for docker: sudo install -D -m 644 %s /etc/docker/certs.d/%s/ca.crt\n", s.CA(), host)

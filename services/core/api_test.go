@@ -130,7 +130,7 @@ func (b *bundle) blob(repo string, content []byte) string {
 	d := reference.Of(reference.SHA256, content)
 	key := "blobs/" + d.Hex()
 	b.blobs[key] = content
-	if _, err := b.artifacts.CommitBlob(b.t.Context(), repo, d, int64(len(content)), key); err != nil {
+	if _, err := b.artifacts.CommitBlob(b.t.Context(), repo, artifact.Blob{Digest: d, Size: int64(len(content)), Key: key}, true); err != nil {
 		b.t.Fatal(err)
 	}
 	return d.String()

@@ -325,6 +325,17 @@ func (s *Server) open(c *call, session session, a reference.Algorithm) (*blob.Up
 	return s.Blobs.Upload(ctx, session.id, a, blob.From(offset, hash))
 }
 
+// lostTail reports whether another node has acknowledged more of an upload than
+// the shared storage has: an object store takes large parts only, and what does
+// not fill one yet is in that node's memory. The client then begins again.
+func (s *Server) lostTail(c *call, session session, size int64) bool {
+	if !s.Blobs.Shared() {
+		return false
+	}
+	acknowledged, _, err := s.Artifacts.Upload(c.r.Context(), session.id)
+	return err == nil && acknowledged > size-max(c.r.ContentLength, 0)
+}
+
 // inOrder refuses a chunk that does not begin where the session ends: 416, with
 // the headers that let the client go on from there.
 func (s *Server) inOrder(c *call, session session, u *blob.Upload) error {
@@ -384,8 +395,12 @@ func (s *Server) finish(c *call, session session, d reference.Digest) error {
 	}
 	if got != d {
 		// Nothing can be added that would make it right.
+		lost := s.lostTail(c, session, u.Size())
 		u.Cancel(ctx)
 		s.ended.Set(session.id, struct{}{})
+		if lost {
+			return errUploadUnknown
+		}
 		return fault.New(fault.Invalid, "the uploaded content's digest is %s, not %s", got, d).On("digest")
 	}
 	size := u.Size()
@@ -394,7 +409,7 @@ func (s *Server) finish(c *call, session session, d reference.Digest) error {
 		return err
 	}
 	s.ended.Set(session.id, struct{}{})
-	used, err := s.Artifacts.CommitBlob(ctx, c.name, d, size, key)
+	used, err := s.Artifacts.CommitBlob(ctx, c.name, artifact.Blob{Digest: d, Size: size, Key: key}, true)
 	if err != nil || !used {
 		// Our bytes have no row: the digest was here before, or the row failed.
 		// After an error the row may be there all the same (the answer of a

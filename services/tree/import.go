@@ -226,7 +226,8 @@ func (r *run) blob(ctx context.Context, repo string, ref artifact.Ref) error {
 		return fmt.Errorf("its blob %s has %d bytes instead of %d", ref.Digest, size, ref.Size)
 	}
 	// An existing row wins over this file, which then stays where it is, unused.
-	_, err := r.to.Artifacts.CommitBlob(ctx, repo, ref.Digest, size, r.prefix+filepath.ToSlash(r.tree.blobPath(ref.Digest)))
+	_, err := r.to.Artifacts.CommitBlob(ctx, repo, artifact.Blob{Digest: ref.Digest, Size: size,
+		Key: r.prefix + filepath.ToSlash(r.tree.blobPath(ref.Digest))}, r.to.Verify)
 	return err
 }
 
