@@ -17,7 +17,7 @@ const (
 	TypeOCIIndex       = "application/vnd.oci.image.index.v1+json"
 	TypeDockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
 	TypeDockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
-	typeEmpty          = "application/vnd.oci.empty.v1+json"
+	typeSchema1        = "application/vnd.docker.distribution.manifest.v1+" // json or prettyjws
 )
 
 // Limits on what one manifest may list: far above any real image, low enough
@@ -89,7 +89,7 @@ func Parse(contentType string, payload []byte) (*Parsed, error) {
 	if err := p.setMediaType(contentType, &m); err != nil {
 		return nil, err
 	}
-	if m.FSLayers != nil {
+	if m.FSLayers != nil || strings.HasPrefix(p.MediaType, typeSchema1) {
 		return nil, fault.New(fault.Unsupported, "Docker image manifest schema 1 is not supported").On("manifest").
 			WithHint("push with a client that writes schema 2 or OCI manifests")
 	}

@@ -26,6 +26,7 @@ func TestParse(t *testing.T) {
 		{"an index that is an image", artifact.TypeOCIIndex, `{"schemaVersion":2,"config":` + ok + `,"layers":[]}`, "an index has manifests"},
 		{"two media types", artifact.TypeOCIIndex, `{"schemaVersion":2,"mediaType":"` + artifact.TypeOCIManifest + `","config":` + ok + `}`, "is not its Content-Type"},
 		{"schema 1", "", `{"schemaVersion":1,"fsLayers":[]}`, "schema 1"},
+		{"schema 1 by its type", "application/vnd.docker.distribution.manifest.v1+prettyjws", `{"schemaVersion":2}`, "schema 1"},
 		{"no schema version", "", `{"config":` + ok + `,"layers":[]}`, "schemaVersion"},
 		{"no config", "", `{"schemaVersion":2,"layers":[]}`, "config is missing"},
 		{"a bad digest", "", `{"schemaVersion":2,"config":{"mediaType":"a/b","digest":"sha256:xyz","size":1}}`, "malformed"},

@@ -52,7 +52,7 @@ func newAccessLog(w io.Writer, log *slog.Logger) *accessLog {
 
 func (a *accessLog) add(x *exchange, r *http.Request, id string) {
 	e := entry{start: x.start, took: time.Since(x.start), id: id, client: x.client, method: r.Method, host: r.Host,
-		path: r.URL.Path, protocol: r.Proto, status: x.status, received: x.body.read, sent: x.written}
+		path: r.URL.Path, protocol: r.Proto, status: x.status, received: x.body.read.Load(), sent: x.written}
 	if agent := r.Header["User-Agent"]; len(agent) > 0 {
 		e.agent = agent[0]
 	}

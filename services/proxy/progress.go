@@ -44,7 +44,7 @@ type exchange struct {
 	conn    deadlines // nil in tests without a connection
 	client  netip.Addr
 	start   time.Time
-	armed   time.Time // the write deadline was last moved
+	armed   atomic.Int64 // when the write deadline was last moved, Unix nanoseconds: a body is read in another goroutine than the answer is written
 	status  int
 	written int64
 	body    body
@@ -66,8 +66,7 @@ func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 // writing moves the write deadline, if it is time to. It gives the time.
 func (x *exchange) writing() time.Time {
 	now := time.Now()
-	if x.conn != nil && now.Sub(x.armed) > rearm {
-		x.armed = now
+	if last := x.armed.Load(); x.conn != nil && now.UnixNano()-last > int64(rearm) && x.armed.CompareAndSwap(last, now.UnixNano()) {
 		_ = x.conn.SetWriteDeadline(now.Add(stall + rearm)) // fails only on a closed connection
 	}
 	return now
@@ -142,7 +141,7 @@ type body struct {
 	x     *exchange
 	armed time.Time
 	ended atomic.Bool // by its reader, which may be another goroutine than the answer's
-	read  int64
+	read  atomic.Int64
 }
 
 func (b *body) Read(p []byte) (n int, err error) {
@@ -154,7 +153,7 @@ func (b *body) Read(p []byte) (n int, err error) {
 		}
 	}
 	n, err = b.ReadCloser.Read(p)
-	b.read += int64(n)
+	b.read.Add(int64(n))
 	if err == io.EOF {
 		b.rest()
 	} else if err != nil {
