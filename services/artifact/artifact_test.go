@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -482,4 +483,29 @@ func TestTrashTimeMadeLonger(t *testing.T) {
 	collect(time.Second, 0)
 	time.Sleep(time.Second)
 	collect(time.Second, 1)
+}
+
+// Text that PostgreSQL cannot store is the manifest's fault, not the server's.
+func TestTextThatCannotBeStored(t *testing.T) {
+	t.Parallel()
+	b := setup(t, artifact.Options{})
+	c := b.blob("p/app", "1")
+	m := b.mustPush("p/app", image(nil, c))
+	child := `{"mediaType":"a/b","size":1,"digest":"` + m.String() + `",`
+	for name, payload := range map[string]string{
+		"NUL in an annotation":     `{"schemaVersion":2,"manifests":[],"annotations":{"x":"a\u0000b"}}`,
+		"NUL in a platform":        `{"schemaVersion":2,"manifests":[` + child + `"platform":{"os":"a\u0000b"}}]}`,
+		"half a surrogate pair":    `{"schemaVersion":2,"manifests":[` + child + `"annotations":{"x":"\ud800"}}]}`,
+		"bytes that are not UTF-8": `{"schemaVersion":2,"manifests":[` + child + "\"annotations\":{\"x\":\"\xff\"}}]}",
+		"NUL in the artifact type": `{"schemaVersion":2,"manifests":[],"artifactType":"a/b\u0000"}`,
+		"nesting":                  `{"schemaVersion":2,"manifests":[` + child + `"annotations":` + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + `}]}`,
+	} {
+		_, err := b.push("p/app", []byte(payload), "v1")
+		if err != nil && !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := b.Tagged(b.ctx, "p/app", "v1"); err != nil && !fault.Is(err, fault.NotFound) {
+		t.Error(err)
+	}
 }

@@ -185,6 +185,12 @@ func (s *Store) PutManifest(ctx context.Context, push Push) (Pushed, error) {
 	// Sorted digests are part of the order of locks.
 	slices.SortFunc(parsed.Blobs, byDigest)
 	err = retry(func() error { return s.putOnce(ctx, push, &out) })
+	if class := database.Code(err); len(class) > 2 && (class[:2] == "22" || class[:2] == "54") {
+		// Data exception, or limit exceeded: JSON allows what the database cannot
+		// store, such as a NUL in a string or half of a surrogate pair.
+		err = fault.Wrap(fault.Invalid, err, "the manifest is invalid: it has text that cannot be stored").On("manifest").
+			WithHint("look for NUL characters, broken Unicode or extreme nesting in its annotations and platforms")
+	}
 	if err != nil {
 		return Pushed{}, err
 	}
