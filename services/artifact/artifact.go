@@ -72,6 +72,7 @@ type Store struct {
 	payloads *otter.Cache[reference.Digest, []byte] // manifests by digest: immutable, hence never stale
 	links    *otter.Cache[link, Blob]               // pulls' link checks; short-lived, dropped on deletion
 	repos    *otter.Cache[string, int64]            // names to ids; a wrong id fails a foreign key and is looked up again
+	tags     *tagLookups
 }
 
 // payloadCache is how many bytes of manifests are kept in memory, linkLife how
@@ -98,7 +99,7 @@ func New(o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{Options: o}
+	s := &Store{Options: o, tags: &tagLookups{pool: o.Pool, waiting: map[tagName]*tagLookup{}}}
 	var err error
 	if s.payloads, err = otter.New(&otter.Options[reference.Digest, []byte]{
 		MaximumWeight: payloadCache,

@@ -9,7 +9,7 @@ import (
 
 // bufferSize is how much is read before it is hashed and written. A body that
 // fits into one buffer is handled in the request's own goroutine.
-const bufferSize = 128 << 10
+const bufferSize = 64 << 10
 
 // inFlight is how many buffers a larger body has: one being filled and written,
 // the others being hashed.
