@@ -53,7 +53,8 @@ func (s *Store) Collect(ctx context.Context, limit int, remove func(ctx context.
 			break
 		}
 	}
-	return c, s.sweep(ctx, limit, remove, &c)
+	err := s.sweep(ctx, limit, remove, &c)
+	return c, err
 }
 
 // emptyTrash forgets tags whose time in the recycle bin is over, and queues the

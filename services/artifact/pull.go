@@ -21,7 +21,8 @@ func (s *Store) Tagged(ctx context.Context, repo, tag string) (Manifest, error) 
 		var m Manifest
 		if m, err = s.tags.look(ctx, tagName{id, tag}); err == nil {
 			m.RepoID = id
-			return m, wrap(s.load(ctx, &m), "read %s:%s", repo, tag)
+			err = s.load(ctx, &m)
+			return m, wrap(err, "read %s:%s", repo, tag)
 		}
 	}
 	if errors.Is(err, pgx.ErrNoRows) || fault.Is(err, fault.NotFound) {
@@ -50,7 +51,8 @@ func (s *Store) manifest(ctx context.Context, row pgx.Row) (m Manifest, err erro
 	if m.Digest, err = reference.FromBytes(raw); err != nil {
 		return m, err
 	}
-	return m, s.load(ctx, &m)
+	err = s.load(ctx, &m)
+	return m, err
 }
 
 // load adds a manifest's payload.

@@ -180,7 +180,8 @@ func (a *app) settings(c *cobra.Command) (setting.Settings, error) {
 	if err := s.Check(); err != nil {
 		return s, err
 	}
-	return s, resolve(&s)
+	err := resolve(&s)
+	return s, err
 }
 
 // logger writes for people on a terminal and as key=value elsewhere.

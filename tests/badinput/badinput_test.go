@@ -355,7 +355,7 @@ func TestGzipBomb(t *testing.T) {
 		w.Write(zeros)
 	}
 	w.Close()
-	before := rss(t)
+	before := berth.RSS(t)
 	layer := berthtest.NewBlob(berthtest.OCILayer, bomb.Bytes())
 	config := berthtest.NewBlob(berthtest.OCIConfig, bomb.Bytes()[:1000])
 	s.client.PushBlob(t, s.repo, layer)
@@ -365,22 +365,8 @@ func TestGzipBomb(t *testing.T) {
 	// Also as a manifest that says that it is compressed, which is no manifest.
 	s.wants("a compressed manifest", s.with("PUT", "/v2/"+s.repo+"/manifests/bad", berthtest.OCIManifest, bomb.String()[:100_000], "Content-Encoding: gzip"), "400 MANIFEST_INVALID")
 	berth.API(t, berth.Admin(t), "GET", "/projects/"+strings.TrimSuffix(s.repo, "/app")+"/repositories/app/artifacts/bomb", nil, 200)
-	if grown := rss(t) - before; grown > 200<<20 {
+	if grown := berth.RSS(t) - before; grown > 200<<20 {
 		t.Errorf("memory grew by %d MB", grown>>20)
 	}
 	s.client.Do(t, "DELETE", "/v2/"+s.repo+"/manifests/"+m.Digest, nil)
-}
-
-func rss(t *testing.T) int64 {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", berth.Pid()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, _ := strings.Cut(string(b), "VmRSS:")
-	kb, err := strconv.ParseInt(strings.Fields(after)[0], 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kb << 10
 }

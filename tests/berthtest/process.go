@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -82,6 +83,21 @@ func (p *Process) Running() bool {
 
 // Pid is the process id.
 func (p *Process) Pid() int { return p.command.Process.Pid }
+
+// RSS is how many bytes of memory the process has resident.
+func (p *Process) RSS(t testing.TB) int64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(b), "VmRSS:")
+	kb, err := strconv.ParseInt(strings.Fields(after)[0], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kb << 10
+}
 
 // Signal sends a signal and does not wait.
 func (p *Process) Signal(s os.Signal) error { return p.command.Process.Signal(s) }

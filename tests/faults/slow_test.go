@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,12 +36,12 @@ func TestSlowClients(t *testing.T) {
 	i := berthtest.NewImage(2, 500_000)
 	r.PushImage(t, "slow/app", "1", i)
 	upload := start(t, r, "slow/app")
-	before := rss(t, s.Pid())
+	before := s.RSS(t)
 
 	var conns idleConns
 	defer conns.close()
 	conns.open(t, addr, idle)
-	t.Logf("RSS %d MB before, %d MB with %d idle connections", before>>20, rss(t, s.Pid())>>20, idle)
+	t.Logf("RSS %d MB before, %d MB with %d idle connections", before>>20, s.RSS(t)>>20, idle)
 
 	// Each kind of slow client: what it sends first, then again and again, and within what time it must be ended.
 	var work sync.WaitGroup
@@ -86,7 +85,7 @@ func TestSlowClients(t *testing.T) {
 	done := make(chan struct{})
 	go func() { work.Wait(); close(done) }()
 	var worst time.Duration
-	var most uint64
+	var most int64
 	for over := false; !over; {
 		began := time.Now()
 		c := newClient(t, s, who, new(atomic.Int64))
@@ -94,7 +93,7 @@ func TestSlowClients(t *testing.T) {
 			t.Errorf("pull beside slow clients: %v", err)
 		}
 		c.PushImage(t, "slow/app", "2", berthtest.NewImage(1, 100_000))
-		worst, most = max(worst, time.Since(began)), max(most, rss(t, s.Pid()))
+		worst, most = max(worst, time.Since(began)), max(most, s.RSS(t))
 		select {
 		case <-done:
 			over = true
@@ -217,19 +216,4 @@ func (i *idleConns) close() {
 	for _, c := range i.list {
 		c.Close()
 	}
-}
-
-// rss is how much memory a process has resident.
-func rss(t testing.TB, pid int) uint64 {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, _ := strings.Cut(string(b), "VmRSS:")
-	kb, err := strconv.ParseUint(strings.Fields(after)[0], 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kb << 10
 }
