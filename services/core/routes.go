@@ -1,5 +1,7 @@
 package core
 
+import "slices"
+
 const (
 	v2    = "/api/v2.0"
 	berth = "/api/berth/v1"
@@ -11,7 +13,12 @@ const (
 )
 
 // routes is the whole API.
-var routes = []route{
+var routes = slices.Concat(
+	systemRoutes, userRoutes, projectRoutes, artifactRoutes, robotRoutes, auditRoutes, trashRoutes,
+)
+
+// systemRoutes are for what the system tells of itself.
+var systemRoutes = []route{
 	{"GET", v2 + "/ping", open(), "Answer at once", handle((*API).ping)},
 	{"GET", "/api/version", open(), "Name the version of the API", handle((*API).apiVersion)},
 	{"GET", v2 + "/health", open(), "Tell how the components are", handle((*API).health)},
@@ -22,7 +29,10 @@ var routes = []route{
 	{"GET", v2 + "/statistics", login(), "Count projects and repositories", handle((*API).statistics)},
 	{"GET", v2 + "/search", open(), "Search projects and repositories by name", handle((*API).search)},
 	{"GET", v2 + "/permissions", login(), "List what a robot may be given", handle((*API).permissions)},
+}
 
+// userRoutes are for people.
+var userRoutes = []route{
 	{"GET", v2 + "/users", system("user", "list"), "List users", handle((*API).listUsers)},
 	{"POST", v2 + "/users", open(), "Create a user, or register oneself where that is allowed", handle((*API).createUser)},
 	{"GET", v2 + "/users/current", login(), "Get one's own user", handle((*API).currentUser)},
@@ -33,7 +43,10 @@ var routes = []route{
 	{"DELETE", v2 + "/users/{user_id}", system("user", "delete"), "Delete a user", handle((*API).deleteUser)},
 	{"PUT", v2 + "/users/{user_id}/password", self("user", "update"), "Change a user's password", handle((*API).changePassword)},
 	{"PUT", v2 + "/users/{user_id}/sysadmin", sysadmins(), "Make a user system administrator, or no longer one", handle((*API).setSysadmin)},
+}
 
+// projectRoutes are for projects.
+var projectRoutes = []route{
 	{"GET", v2 + "/projects", open(), "List projects", handle((*API).listProjects)},
 	{"HEAD", v2 + "/projects", login(), "Ask whether a project exists", handle((*API).headProject)},
 	{"POST", v2 + "/projects", login(), "Create a project", handle((*API).createProject)},
@@ -55,7 +68,10 @@ var routes = []route{
 	{"GET", ofProject + "/artifacts", inProject("artifact", "list"), "List the artifacts of all of a project's repositories", handle((*API).listProjectArtifacts)},
 	{"GET", v2 + "/projects/{project_name}/logs", inProject("log", "list"), "List a project's audit trail in the old form", handle((*API).projectLogs)},
 	{"GET", v2 + "/projects/{project_name}/auditlog-exts", inProject("log", "list"), "List a project's audit trail", handle((*API).projectAuditLogs)},
+}
 
+// artifactRoutes are for repositories and artifacts.
+var artifactRoutes = []route{
 	{"GET", v2 + "/repositories", open(), "List repositories", handle((*API).listAllRepositories)},
 	{"GET", v2 + "/projects/{project_name}/repositories", inProject("repository", "list"), "List a project's repositories", handle((*API).listRepositories)},
 	{"GET", repository, inProject("repository", "read"), "Get a repository", handle((*API).getRepository)},
@@ -70,18 +86,27 @@ var routes = []route{
 	{"DELETE", ofArtifact + "/tags/{tag_name}", inProject("tag", "delete"), "Remove a tag", handle((*API).deleteTag)},
 	{"GET", ofArtifact + "/accessories", inProject("accessory", "list"), "List what refers to an artifact", handle((*API).listAccessories)},
 	{"GET", ofArtifact + "/additions/{addition}", inProject("artifact-addition", "read"), "Get what an artifact has in addition", handle((*API).getAddition)},
+}
 
+// robotRoutes are for robots.
+var robotRoutes = []route{
 	{"GET", v2 + "/robots", login(), "List robots", handle((*API).listRobots)},
 	{"POST", v2 + "/robots", login(), "Create a robot", handle((*API).createRobot)},
 	{"GET", v2 + "/robots/{robot_id}", login(), "Get a robot", handle((*API).getRobot)},
 	{"PUT", v2 + "/robots/{robot_id}", login(), "Change a robot", handle((*API).updateRobot)},
 	{"PATCH", v2 + "/robots/{robot_id}", login(), "Give a robot a new secret", handle((*API).refreshSecret)},
 	{"DELETE", v2 + "/robots/{robot_id}", login(), "Delete a robot", handle((*API).deleteRobot)},
+}
 
+// auditRoutes are for the audit trail.
+var auditRoutes = []route{
 	{"GET", v2 + "/auditlog-exts", login(), "List the audit trail", handle((*API).auditLogs)},
 	{"GET", v2 + "/auditlog-exts/events", login(), "List the types of events in the audit trail", handle((*API).auditEvents)},
 	{"GET", v2 + "/audit-logs", login(), "List the audit trail in the old form", handle((*API).oldAuditLogs)},
+}
 
+// trashRoutes are for the recycle bin.
+var trashRoutes = []route{
 	{"GET", projectTrash, inProject("artifact", "delete"), "List a project's recycle bin", handle((*API).listTrash)},
 	{"POST", projectTrash + "/restore", inProject("artifact", "delete"), "Restore something from a project's recycle bin", handle((*API).restore)},
 }
