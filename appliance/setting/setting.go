@@ -56,8 +56,6 @@ type Settings struct {
 	// s3://BUCKET[/PREFIX]?settings=FILE, where FILE has what else the S3 driver
 	// needs (see docs/admin.md) and defaults to s3.yaml below Data.
 	Storage string `yaml:"storage"`
-	// TokenMinutes is how long a registry token is valid; 0 means 30.
-	TokenMinutes int `yaml:"token_minutes"`
 	// TrashDays is how long deleted tags and artifacts can be restored; 0 means
 	// 7, and -1 turns the recycle bin off.
 	TrashDays int `yaml:"trash_days"`
@@ -156,7 +154,7 @@ func (s *Settings) checkRest(add func(field, format string, args ...any)) {
 	for _, n := range []struct {
 		field    string
 		v, limit int
-	}{{"token_minutes", s.TokenMinutes, 24 * 60}, {"grace_hours", s.GraceHours, 24 * 365}, {"max_connections", s.MaxConnections, 1_000_000}} {
+	}{{"grace_hours", s.GraceHours, 24 * 365}, {"max_connections", s.MaxConnections, 1_000_000}} {
 		if n.v < 0 || n.v > n.limit {
 			add(n.field, "it must be between 0 and %d", n.limit)
 		}
@@ -252,7 +250,7 @@ func (s *Settings) S3() (bucket, prefix, file string) {
 // Socket is the path of a service's unix socket.
 func (s *Settings) Socket(service string) string { return filepath.Join(s.Run, service+".sock") }
 
-// Trash, Grace and TokenLife give durations with their defaults.
+// Trash and Grace give durations with their defaults.
 
 func (s *Settings) Trash() time.Duration {
 	switch {
@@ -269,11 +267,4 @@ func (s *Settings) Grace() time.Duration {
 		return 24 * time.Hour
 	}
 	return time.Duration(s.GraceHours) * time.Hour
-}
-
-func (s *Settings) TokenLife() time.Duration {
-	if s.TokenMinutes == 0 {
-		return 30 * time.Minute
-	}
-	return time.Duration(s.TokenMinutes) * time.Minute
 }

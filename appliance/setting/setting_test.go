@@ -16,7 +16,7 @@ https: nonsense
 http: "127.0.0.1:99999"
 hostnames: ["ok.example", "-bad-"]
 certificate: /x.pem
-token_minutes: -5
+grace_hours: -5
 trash_days: -2
 trusted_proxies: [everyone]
 log_level: loud
@@ -25,7 +25,7 @@ storage: ftp://x
 	if err == nil {
 		t.Fatal("no fault was found")
 	}
-	for _, field := range []string{"data:", "https:", "http:", "hostnames:", "certificate:", "token_minutes:", "trash_days:", "trusted_proxies:", "log_level:", "storage:"} {
+	for _, field := range []string{"data:", "https:", "http:", "hostnames:", "certificate:", "grace_hours:", "trash_days:", "trusted_proxies:", "log_level:", "storage:"} {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("no fault names %s in:\n%v", field, err)
 		}
@@ -34,7 +34,7 @@ storage: ftp://x
 
 func TestUnknownKeyIsRefused(t *testing.T) {
 	t.Parallel()
-	_, err := setting.Decode(strings.NewReader("data: /x\nhtpps: 1.2.3.4:1\ntoken_minutes: many\n"))
+	_, err := setting.Decode(strings.NewReader("data: /x\nhtpps: 1.2.3.4:1\ngrace_hours: many\n"))
 	if err == nil || !strings.Contains(err.Error(), "htpps") || !strings.Contains(err.Error(), "many") {
 		t.Errorf("got %v, want both the unknown key and the wrong type", err)
 	}

@@ -34,19 +34,6 @@ type Entry struct {
 	Source       string
 }
 
-// EventTypes are the kinds of entries, in Harbor's words: an operation and what
-// it was done to.
-func EventTypes() []string {
-	return []string{
-		"create_artifact", "delete_artifact", "pull_artifact",
-		"create_project", "delete_project", "update_project",
-		"delete_repository", "login_user", "logout_user",
-		"create_user", "delete_user", "update_user",
-		"create_robot", "delete_robot", "update_configuration",
-		"create_member", "delete_member", "update_member",
-	}
-}
-
 // Execer is a pool or a transaction.
 type Execer interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)

@@ -79,7 +79,7 @@ func ensureMonth(ctx context.Context, tx pgx.Tx, month time.Time) error {
 const purgeBatch = 5000
 
 // Purge forgets the entries before a time, all of them or those of some event
-// types (see EventTypes), and gives how many. Whole months are dropped at once.
+// types (see event.Types), and gives how many. Whole months are dropped at once.
 func Purge(ctx context.Context, pool *pgxpool.Pool, before time.Time, types []string) (purged int64, err error) {
 	if types == nil {
 		if purged, err = dropMonths(ctx, pool, before); err != nil {

@@ -240,7 +240,7 @@ func (r *rotating) Close() error { return r.f.Close() }
 func coreOptions(n *node, st stores) core.Options {
 	s := n.settings
 	o := core.Options{
-		Pool: n.pool, Accounts: n.accounts, Projects: n.projects, Artifacts: st.artifacts, Log: n.log,
+		Pool: n.pool, Accounts: n.accounts, Projects: n.projects, Artifacts: st.artifacts, Configuration: n.configuration, Log: n.log,
 		ExternalURL: publicURL(s), StorageName: "filesystem",
 		OpenBlob: func(ctx context.Context, key string) (io.ReadCloser, error) { return st.blobs.Open(ctx, key) },
 		CA:       func() ([]byte, error) { return os.ReadFile(s.CA()) },

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
 
 	"berth/appliance/fault"
 	"berth/appliance/secret"
@@ -20,6 +21,7 @@ import (
 	"berth/services/account"
 	"berth/services/artifact"
 	"berth/services/blob"
+	"berth/services/configuration"
 	"berth/services/database"
 	"berth/services/event"
 	"berth/services/postgres"
@@ -81,13 +83,14 @@ func databaseURL(s setting.Settings) string {
 // node is the part of a service that is the same in all of them: the settings,
 // a pool of connections and the stores over it.
 type node struct {
-	settings setting.Settings
-	log      *slog.Logger
-	key      secret.Key
-	pool     *pgxpool.Pool
-	outbox   *event.Outbox
-	accounts *account.Store
-	projects *project.Store
+	settings      setting.Settings
+	log           *slog.Logger
+	key           secret.Key
+	pool          *pgxpool.Pool
+	outbox        *event.Outbox
+	accounts      *account.Store
+	configuration *configuration.Store
+	projects      *project.Store
 }
 
 // openNode connects to the database. conns bounds the pool.
@@ -104,12 +107,19 @@ func openNode(ctx context.Context, s setting.Settings, log *slog.Logger, conns i
 		n.pool.Close()
 		return nil, err
 	}
+	n.configuration = configuration.New(n.pool, n.key, n.outbox)
 	n.accounts = account.New(n.pool, n.key, n.outbox)
 	n.projects = project.New(n.pool, n.outbox)
 	return n, nil
 }
 
 func (n *node) close() { n.pool.Close() }
+
+// follow keeps what is remembered of accounts and settings true.
+func (n *node) follow(ctx context.Context, g *errgroup.Group) {
+	g.Go(func() error { return n.accounts.Run(ctx) })
+	g.Go(func() error { return n.configuration.Run(ctx) })
+}
 
 // migrate waits up to a minute for the database, then brings its schema forward.
 func (n *node) migrate(ctx context.Context) error {

@@ -143,7 +143,7 @@ func runToken(ctx context.Context, s setting.Settings, log *slog.Logger, ready f
 	if err != nil {
 		return err
 	}
-	svc, err := token.New(ctx, token.Options{Pool: n.pool, Key: key, Accounts: n.accounts, Projects: n.projects, Life: s.TokenLife(), Log: log})
+	svc, err := token.New(ctx, token.Options{Pool: n.pool, Key: key, Accounts: n.accounts, Projects: n.projects, Configuration: n.configuration, Log: log})
 	if err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func runToken(ctx context.Context, s setting.Settings, log *slog.Logger, ready f
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return svc.Run(ctx) })
-	g.Go(func() error { return n.accounts.Run(ctx) })
+	n.follow(ctx, g)
 	g.Go(func() error { return serveHTTP(ctx, l, svc, log) })
 	ready()
 	return g.Wait()
@@ -201,7 +201,7 @@ func runCore(ctx context.Context, s setting.Settings, log *slog.Logger, ready fu
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.accounts.Run(ctx) })
+	n.follow(ctx, g)
 	g.Go(func() error { return st.artifacts.Listen(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, l, api, log) })
 	ready()
@@ -219,8 +219,11 @@ func runJobs(ctx context.Context, s setting.Settings, log *slog.Logger, ready fu
 	if err != nil {
 		return err
 	}
+	g, ctx := errgroup.WithContext(ctx)
+	n.follow(ctx, g)
+	g.Go(func() error { return svc.Run(ctx) })
 	ready()
-	return svc.Run(ctx)
+	return g.Wait()
 }
 
 func runRegistry(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error {
@@ -246,7 +249,7 @@ func runRegistry(ctx context.Context, s setting.Settings, log *slog.Logger, read
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.accounts.Run(ctx) })
+	n.follow(ctx, g)
 	g.Go(func() error { return st.artifacts.Listen(ctx) })
 	g.Go(func() error { return pulls.Run(ctx, 10*time.Second) })
 	g.Go(func() error { return frontDoor(ctx, s, handler, log, ready) })

@@ -18,6 +18,7 @@ import (
 	"berth/appliance/secret"
 	"berth/services/account"
 	"berth/services/artifact"
+	"berth/services/configuration"
 	"berth/services/core"
 	"berth/services/dbtest"
 	"berth/services/event"
@@ -47,7 +48,8 @@ func setup(t testing.TB) *bundle {
 		t.Fatal(err)
 	}
 	b := &bundle{t: t, pool: pool, blobs: map[string][]byte{}}
-	accounts, projects := account.New(pool, secret.NewKey(make([]byte, 32)), outbox), project.New(pool, outbox)
+	key := secret.NewKey(make([]byte, 32))
+	accounts, projects := account.New(pool, key, outbox), project.New(pool, outbox)
 	if b.artifacts, err = artifact.New(artifact.Options{Pool: pool, Outbox: outbox}); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +62,8 @@ func setup(t testing.TB) *bundle {
 	b.options = core.Options{
 		Log:  slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Pool: pool, Accounts: accounts, Projects: projects, Artifacts: b.artifacts,
-		ExternalURL: "https://registry.example.com", StorageName: "filesystem",
+		Configuration: configuration.New(pool, key, outbox),
+		ExternalURL:   "https://registry.example.com", StorageName: "filesystem",
 		Checks: []core.Check{{Name: "database", Probe: pool.Ping}},
 		Volume: func() (uint64, uint64, error) { return 100, 40, nil },
 		OpenBlob: func(_ context.Context, key string) (io.ReadCloser, error) {

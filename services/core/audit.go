@@ -3,6 +3,7 @@ package core
 import (
 	"berth/services/access"
 	"berth/services/audit"
+	"berth/services/event"
 )
 
 type auditEntry struct {
@@ -89,7 +90,7 @@ type auditEvent struct {
 
 func (a *API) auditEvents(*request, none) ([]auditEvent, error) {
 	var events []auditEvent
-	for _, t := range audit.EventTypes() {
+	for _, t := range event.Types() {
 		events = append(events, auditEvent{t})
 	}
 	return events, nil

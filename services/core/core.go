@@ -44,6 +44,7 @@ import (
 
 	"berth/services/account"
 	"berth/services/artifact"
+	"berth/services/configuration"
 	"berth/services/project"
 )
 
@@ -54,6 +55,8 @@ type Options struct {
 	Projects  *project.Store
 	Artifacts *artifact.Store
 	Log       *slog.Logger
+	// Configuration has what administrators change while Berth runs.
+	Configuration *configuration.Store
 
 	// Checks are the components that GET /health asks.
 	Checks []Check
@@ -84,8 +87,8 @@ type API struct {
 
 // New makes the API.
 func New(o Options) (*API, error) {
-	if o.Pool == nil || o.Accounts == nil || o.Projects == nil || o.Artifacts == nil || o.OpenBlob == nil {
-		return nil, errors.New("cannot make the REST API without its database, accounts, projects, artifacts and blobs")
+	if o.Pool == nil || o.Accounts == nil || o.Projects == nil || o.Artifacts == nil || o.Configuration == nil || o.OpenBlob == nil {
+		return nil, errors.New("cannot make the REST API without its database, accounts, projects, artifacts, configuration and blobs")
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

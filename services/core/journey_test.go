@@ -57,9 +57,33 @@ func TestSelfRegistration(t *testing.T) {
 	b := setup(t)
 	body := `{"username":"new","email":"new@example.com","realname":"N","password":"Harbor12345"}`
 	b.want(b.do("POST", "/api/v2.0/users", "", body), 401)
-	b.exec(`INSERT INTO configurations (key, value) VALUES ('self_registration', 'true'), ('project_creation_restriction', '"adminonly"')`)
+	b.want(b.do("PUT", "/api/v2.0/configurations", root, `{"self_registration":true,"project_creation_restriction":"adminonly"}`), 200)
 	b.id(b.do("POST", "/api/v2.0/users", "", body))
 	b.want(b.do("POST", "/api/v2.0/projects", "new:"+password, `{"project_name":"mine"}`), 403)
+}
+
+func TestConfigurations(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	type items map[string]struct {
+		Value    any
+		Editable bool
+	}
+	got := decode[items](b.want(b.do("GET", "/api/v2.0/configurations", root, ""), 200), t)
+	if len(got) < 55 || got["auth_mode"].Value != "db_auth" || !got["auth_mode"].Editable || got["token_expiration"].Value != 30.0 {
+		t.Errorf("%d settings: %v", len(got), got)
+	}
+	b.want(b.do("PUT", "/api/v2.0/configurations", root, `{"read_only":"yes"}`), 422)
+	b.want(b.do("PUT", "/api/v2.0/configurations", root, `{"token_expiration":0,"ldap_scope":1}`), 400)
+	b.want(b.do("PUT", "/api/v2.0/configurations", root, `{"ldap_search_password":"hush-hush","ldap_scope":1}`), 200)
+	user := b.user("someone")
+	a := b.want(b.do("GET", "/api/v2.0/configurations", root, ""), 200)
+	if got := decode[items](a, t); got["auth_mode"].Editable || got["ldap_scope"].Value != 1.0 || strings.Contains(a.body, "hush-hush") {
+		t.Errorf("after a change: %s", a.body)
+	}
+	b.want(b.do("GET", "/api/v2.0/configurations", user, ""), 403)
+	b.want(b.do("PUT", "/api/v2.0/configurations", user, `{}`), 403)
+	b.want(b.do("GET", "/api/v2.0/internalconfig", root, ""), 401)
 }
 
 func (b *bundle) exec(sql string) {

@@ -7,7 +7,6 @@ import (
 
 	"berth/appliance/fault"
 	"berth/services/access"
-	"berth/services/configuration"
 	"berth/services/project"
 	"berth/services/query"
 )
@@ -162,7 +161,7 @@ func (b projectBody) settings() project.Settings {
 func (a *API) createProject(r *request, in struct {
 	Body projectBody `body:""`
 }) (created, error) {
-	s, err := configuration.Load(r.Context(), a.Pool)
+	s, err := a.Configuration.Current(r.Context())
 	if err != nil {
 		return created{}, err
 	}

@@ -10,7 +10,6 @@ import (
 	"berth/appliance/version"
 	"berth/services/access"
 	"berth/services/artifact"
-	"berth/services/configuration"
 	"berth/services/project"
 	"berth/services/query"
 )
@@ -91,7 +90,7 @@ type systemDetails struct {
 }
 
 func (a *API) systemInfo(r *request, _ none) (systemInfo, error) {
-	s, err := configuration.Load(r.Context(), a.Pool)
+	s, err := a.Configuration.Current(r.Context())
 	if err != nil {
 		return systemInfo{}, err
 	}

@@ -9,7 +9,6 @@ import (
 	"berth/appliance/fault"
 	"berth/services/access"
 	"berth/services/account"
-	"berth/services/configuration"
 	"berth/services/query"
 )
 
@@ -82,7 +81,7 @@ func (a *API) createUser(r *request, in struct {
 // themselves one where the configuration says so.
 func (a *API) mayRegister(r *request) error {
 	if r.principal.Kind == access.Anonymous {
-		s, err := configuration.Load(r.Context(), a.Pool)
+		s, err := a.Configuration.Current(r.Context())
 		if err != nil || s.SelfRegistration {
 			return err
 		}

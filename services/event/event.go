@@ -40,6 +40,19 @@ type Event struct {
 	Tag          string    `json:"tag,omitempty"`
 }
 
+// Types are the kinds of events that the audit trail knows, in Harbor's words:
+// an operation and what it was done to.
+func Types() []string {
+	return []string{
+		"create_artifact", "delete_artifact", "pull_artifact",
+		"create_project", "delete_project", "update_project",
+		"delete_repository", "login_user", "logout_user",
+		"create_user", "delete_user", "update_user",
+		"create_robot", "delete_robot", "update_configuration",
+		"create_member", "delete_member", "update_member",
+	}
+}
+
 // Kind is the job's name in River.
 func (Event) Kind() string { return "event" }
 

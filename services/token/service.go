@@ -18,6 +18,7 @@ import (
 	"berth/appliance/secret"
 	"berth/services/access"
 	"berth/services/account"
+	"berth/services/configuration"
 	"berth/services/project"
 	"berth/services/reference"
 )
@@ -28,9 +29,10 @@ type Options struct {
 	Key      secret.Key // seals the signing keys; only the token service has it
 	Accounts *account.Store
 	Projects *project.Store
-	Rotation Rotation      // zero: DefaultRotation
-	Life     time.Duration // of a token; zero: 30 minutes, Harbor's default
-	Log      *slog.Logger
+	Rotation Rotation // zero: DefaultRotation
+	// Configuration says how long a token lives (token_expiration).
+	Configuration *configuration.Store
+	Log           *slog.Logger
 }
 
 // Service signs tokens. It is the http.Handler of /service/token.
@@ -43,9 +45,6 @@ type Service struct {
 func New(ctx context.Context, o Options) (*Service, error) {
 	if o.Rotation == (Rotation{}) {
 		o.Rotation = DefaultRotation
-	}
-	if o.Life == 0 {
-		o.Life = 30 * time.Minute
 	}
 	s := &Service{o, &keyring{pool: o.Pool, seal: o.Key, rotation: o.Rotation}}
 	return s, s.keys.refresh(ctx)
@@ -151,7 +150,11 @@ func (s *Service) issue(ctx context.Context, a asked, r *http.Request) (Token, e
 	if err != nil {
 		return Token{}, err
 	}
-	return s.sign(who, granted, time.Now())
+	settings, err := s.Configuration.Current(ctx)
+	if err != nil {
+		return Token{}, err
+	}
+	return s.sign(who, granted, time.Now(), time.Duration(settings.TokenExpiration)*time.Minute)
 }
 
 // grant cuts what was asked for down to what is allowed. What does not exist
@@ -194,17 +197,17 @@ func intersect(asked, allowed []string) []string {
 	return out
 }
 
-func (s *Service) sign(who access.Principal, granted []Access, now time.Time) (Token, error) {
+func (s *Service) sign(who access.Principal, granted []Access, now time.Time, life time.Duration) (Token, error) {
 	key := s.keys.signer()
 	var jti [12]byte
 	rand.Read(jti[:])
 	t := jwt.NewWithClaims(jwt.SigningMethodEdDSA, &claims{
-		Iss: Issuer, Sub: who.Name, Aud: Audience, Iat: now.Unix(), Nbf: now.Unix(), Exp: now.Add(s.Life).Unix(),
+		Iss: Issuer, Sub: who.Name, Aud: Audience, Iat: now.Unix(), Nbf: now.Unix(), Exp: now.Add(life).Unix(),
 		Jti: strconv.FormatUint(uint64(now.UnixNano()), 36) + encode(jti[:]), Access: granted,
 	})
 	t.Header["kid"] = key.kid
 	signed, err := t.SignedString(key.key)
-	return Token{signed, signed, int(s.Life.Seconds()), now.UTC().Format(time.RFC3339)}, err
+	return Token{signed, signed, int(life.Seconds()), now.UTC().Format(time.RFC3339)}, err
 }
 
 func encode(b []byte) string {

@@ -20,6 +20,7 @@ import (
 	"berth/appliance/secret"
 	"berth/services/access"
 	"berth/services/account"
+	"berth/services/configuration"
 	"berth/services/dbtest"
 	"berth/services/event"
 	"berth/services/project"
@@ -68,7 +69,7 @@ func setup(t *testing.T) *bench {
 	if _, err := projects.AddMember(ctx, target, 0, "dev", access.Developer); err != nil {
 		t.Fatal(err)
 	}
-	svc, err := New(ctx, Options{Pool: pool, Key: secret.NewKey([]byte(strings.Repeat("t", 32))), Accounts: accounts, Projects: projects, Log: slog.New(slog.DiscardHandler)})
+	svc, err := New(ctx, Options{Pool: pool, Key: secret.NewKey([]byte(strings.Repeat("t", 32))), Accounts: accounts, Projects: projects, Configuration: configuration.New(pool, key, outbox), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -157,14 +157,14 @@ func TestPasswords(t *testing.T) {
 // A settings file is checked as a whole, and shells complete Berth's commands.
 func TestCommandLine(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "berth.yaml")
-	if err := os.WriteFile(file, []byte("data: \"\"\nhttps: nonsense\ntoken_minutes: -5\nlog_level: loud\nstorage: ftp://x\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("data: \"\"\nhttps: nonsense\ngrace_hours: -5\nlog_level: loud\nstorage: ftp://x\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	said := berthtest.Run(t, "check-config", file)
 	if said.Code != 2 {
 		t.Errorf("check-config: exit code %d, want 2", said.Code)
 	}
-	for _, field := range []string{"data", "https", "token_minutes", "log_level", "storage"} {
+	for _, field := range []string{"data", "https", "grace_hours", "log_level", "storage"} {
 		if !strings.Contains(said.Stderr, field) {
 			t.Errorf("check-config does not name %s:\n%s", field, said.Stderr)
 		}

@@ -110,15 +110,16 @@ CREATE TABLE configurations (
   value         jsonb NOT NULL
 );
 -- +goose StatementBegin
-CREATE FUNCTION forget_prefix() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION forget_configuration() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+  PERFORM pg_notify('berth_configuration', coalesce(NEW.key, OLD.key));
   IF coalesce(NEW.key, OLD.key) = 'robot_name_prefix' THEN
     PERFORM pg_notify('berth_accounts', 'all');
   END IF;
   RETURN NULL;
 END $$;
 -- +goose StatementEnd
-CREATE TRIGGER forget_prefix AFTER INSERT OR DELETE OR UPDATE ON configurations FOR EACH ROW EXECUTE FUNCTION forget_prefix();
+CREATE TRIGGER forget_configuration AFTER INSERT OR DELETE OR UPDATE ON configurations FOR EACH ROW EXECUTE FUNCTION forget_configuration();
 
 -- Images ------------------------------------------------------------------
 CREATE TABLE repositories (
