@@ -45,6 +45,8 @@ type Principal struct {
 	ID          int64  // of the user or robot
 	Name        string // what it logged in with; "" = anonymous
 	Sysadmin    bool
+	Groups      []int64      // that a user is in
+	Limit       *Limit       // of a personal access token; nil = none
 	Permissions []Permission // a robot's
 }
 
@@ -73,7 +75,10 @@ type Target struct {
 // May reports whether p may do action on resource in t. It is asked on every
 // request, and allocates nothing.
 func May(p Principal, t Target, resource, action string) bool {
-	if p.Sysadmin {
+	if !p.Limit.allows(t.ProjectID, action) {
+		return false
+	}
+	if p.Sysadmin || p.Limit != nil && p.Limit.Sysadmin {
 		// A scanner's pull passes the policies that block a vulnerable image. No
 		// person has that right, so that the policies hold for administrators too.
 		return action != "scanner-pull"
@@ -124,7 +129,7 @@ func granted(blocks []Permission, kind, namespace string, wanted Pair) bool {
 // configuration lets everyone do so (project_creation_restriction). Robots need
 // the permission in any case.
 func MayCreateProject(p Principal, everyone bool) bool {
-	return May(p, Target{}, "project", "create") || everyone && p.Kind == User
+	return May(p, Target{}, "project", "create") || everyone && p.Kind == User && p.Limit.allows(0, "create")
 }
 
 // Actions gives what p may do with a project's repositories, in the words of

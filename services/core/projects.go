@@ -7,6 +7,7 @@ import (
 
 	"berth/appliance/fault"
 	"berth/services/access"
+	"berth/services/account"
 	"berth/services/project"
 	"berth/services/query"
 )
@@ -285,7 +286,7 @@ func (a *API) deleteMetadata(r *request, in struct{ metadataPath }) (empty, erro
 type member struct {
 	EntityID   int64       `json:"entity_id"`
 	EntityName string      `json:"entity_name"`
-	EntityType string      `json:"entity_type"` // u: a user
+	EntityType string      `json:"entity_type"` // u: a user, g: a group
 	ID         int64       `json:"id"`
 	ProjectID  int64       `json:"project_id"`
 	RoleID     access.Role `json:"role_id"`
@@ -293,7 +294,11 @@ type member struct {
 }
 
 func memberOf(m project.Member) member {
-	return member{m.UserID, m.Username, "u", m.ID, m.ProjectID, m.Role, m.Role.String()}
+	kind := "u"
+	if m.Group {
+		kind = "g"
+	}
+	return member{m.EntityID, m.Name, kind, m.ID, m.ProjectID, m.Role, m.Role.String()}
 }
 
 type memberPath struct {
@@ -322,15 +327,37 @@ func (a *API) addMember(r *request, in struct {
 			ID       int64  `json:"user_id"`
 			Username string `json:"username"`
 		} `json:"member_user"`
+		Group userGroup `json:"member_group"`
 	} `body:""`
 }) (created, error) {
 	b := in.Body
-	if b.User.ID == 0 && b.User.Username == "" {
-		return created{}, fault.New(fault.Invalid, "the member must be a user").On("member_user").
-			WithHint("name it by user_id or username in member_user")
+	var id int64
+	var err error
+	switch {
+	case b.User.ID != 0 || b.User.Username != "":
+		id, err = a.Projects.AddMember(r.Context(), r.target, b.User.ID, b.User.Username, b.RoleID)
+	case b.Group != userGroup{}:
+		id, err = a.addGroup(r, b.Group, b.RoleID)
+	default:
+		err = fault.New(fault.Invalid, "the member must be a user or a user group").On("member_user").
+			WithHint("name it by user_id or username in member_user, or by id, ldap_group_dn or group_name in member_group")
 	}
-	id, err := a.Projects.AddMember(r.Context(), r.target, b.User.ID, b.User.Username, b.RoleID)
 	return created{location: strings.TrimSuffix(r.URL.EscapedPath(), "/") + fmt.Sprintf("/%d", id)}, err
+}
+
+// addGroup makes a group a member. One that is not known yet becomes so, as in
+// Harbor, whose clients name groups by DN or by name.
+func (a *API) addGroup(r *request, g userGroup, role access.Role) (int64, error) {
+	if g.ID == 0 {
+		if g.LDAPDN != "" {
+			g.Type = account.LDAPGroup
+		}
+		var err error
+		if g.ID, err = a.Accounts.EnsureGroup(r.Context(), g.domain()); err != nil {
+			return 0, err
+		}
+	}
+	return a.Projects.AddGroup(r.Context(), r.target, g.ID, role)
 }
 
 func (a *API) getMember(r *request, in struct{ memberPath }) (member, error) {

@@ -66,7 +66,8 @@ func (a *API) admit(p policy, r *request) error {
 		}
 	case bySelf:
 		id, err := strconv.ParseInt(r.PathValue("user_id"), 10, 64)
-		if err == nil && r.principal.Kind == access.User && r.principal.ID == id {
+		// A personal access token may look at its user, and no more.
+		if err == nil && r.principal.Kind == access.User && r.principal.ID == id && (r.principal.Limit == nil || p.action == "read") {
 			return nil
 		}
 		return r.require(access.Target{}, p.resource, p.action)

@@ -14,7 +14,7 @@ const (
 
 // routes is the whole API.
 var routes = slices.Concat(
-	systemRoutes, userRoutes, projectRoutes, artifactRoutes, robotRoutes, auditRoutes, trashRoutes, configurationRoutes,
+	systemRoutes, userRoutes, groupRoutes, projectRoutes, artifactRoutes, robotRoutes, auditRoutes, trashRoutes, configurationRoutes,
 )
 
 // systemRoutes are for what the system tells of itself.

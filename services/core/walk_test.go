@@ -53,7 +53,7 @@ func fill(path string) string {
 			return "vault"
 		case "{user_id}":
 			return "1"
-		case "{robot_id}", "{mid}":
+		case "{robot_id}", "{mid}", "{group_id}":
 			return "1"
 		case "{repository_name}":
 			return "app"
@@ -69,7 +69,7 @@ func hostile(op operation) (path, body string) {
 	path = fill(op.path)
 	var query []string
 	for _, p := range op.Parameters {
-		if p.In == "query" && (p.Name == "username" || p.Name == "project_name" || p.Name == "from" || p.Name == "q" && strings.HasSuffix(path, "v2.0/search")) {
+		if p.In == "query" && (p.Name == "username" || p.Name == "project_name" || p.Name == "from" || p.Name == "groupname" || p.Name == "q" && strings.HasSuffix(path, "v2.0/search")) {
 			query = append(query, p.Name+"=vault/app:v1")
 		}
 	}

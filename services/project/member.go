@@ -13,19 +13,24 @@ import (
 	"berth/services/query"
 )
 
-// Member is a user with a role in a project.
+// Member is a user or a group with a role in a project.
 type Member struct {
 	ID        int64
 	ProjectID int64
-	UserID    int64
-	Username  string
+	Group     bool
+	EntityID  int64  // of the user or the group
+	Name      string // the user's or the group's
 	Role      access.Role
 }
 
-const memberColumns = `m.id, m.project_id, m.user_id, u.username, m.role`
+const (
+	memberColumns = `m.id, m.project_id, m.group_id IS NOT NULL, coalesce(m.user_id, m.group_id), ` + memberName + `, m.role`
+	memberTables  = ` FROM project_members m LEFT JOIN users u ON u.id = m.user_id LEFT JOIN user_groups g ON g.id = m.group_id`
+	memberName    = `coalesce(u.username, g.name)`
+)
 
 func scanMember(row pgx.CollectableRow) (m Member, err error) {
-	err = row.Scan(&m.ID, &m.ProjectID, &m.UserID, &m.Username, &m.Role)
+	err = row.Scan(&m.ID, &m.ProjectID, &m.Group, &m.EntityID, &m.Name, &m.Role)
 	return m, err
 }
 
@@ -35,19 +40,17 @@ func (s *Store) Members(ctx context.Context, project int64, name string, q query
 	var w query.Where
 	w.And("m.project_id = %s", project)
 	if name != "" {
-		w.And("strpos(lower(u.username), lower(%s)) > 0", name)
+		w.And("strpos(lower("+memberName+"), lower(%s)) > 0", name)
 	}
-	const from = ` FROM project_members m JOIN users u ON u.id = m.user_id`
-	page, err := query.Fetch(ctx, s.pool, "SELECT count(*)"+from+w.String(),
-		"SELECT "+memberColumns+from+w.String()+q.OrderBy(nil, "u.username")+q.Limit(), w.Args, scanMember)
+	page, err := query.Fetch(ctx, s.pool, "SELECT count(*)"+memberTables+w.String(),
+		"SELECT "+memberColumns+memberTables+w.String()+q.OrderBy(nil, memberName+", m.id")+q.Limit(), w.Args, scanMember)
 	return page, database.Fault(err)
 }
 
 // Member gives one member of a project.
 func (s *Store) Member(ctx context.Context, project, id int64) (Member, error) {
 	rows, err := s.pool.Query(ctx, `
-		SELECT `+memberColumns+` FROM project_members m JOIN users u ON u.id = m.user_id
-		WHERE m.project_id = $1 AND m.id = $2`, project, id)
+		SELECT `+memberColumns+memberTables+` WHERE m.project_id = $1 AND m.id = $2`, project, id)
 	if err != nil {
 		return Member{}, database.Fault(err)
 	}
@@ -67,22 +70,45 @@ func (s *Store) AddMember(ctx context.Context, t access.Target, userID int64, us
 	if err := checkRole(role); err != nil {
 		return 0, err
 	}
-	err = database.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+	return s.addMember(ctx, t, "user_id", role, func(tx pgx.Tx) (int64, string, error) {
 		err := tx.QueryRow(ctx, `
 			SELECT id, username FROM users WHERE CASE WHEN $1::bigint > 0 THEN id = $1 ELSE lower(username) = lower($2) END`,
 			userID, username).Scan(&userID, &username)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return fault.New(fault.NotFound, "user %s is not found", username)
+			return 0, "", fault.New(fault.NotFound, "user %s is not found", username)
 		}
+		return userID, username, err
+	})
+}
+
+// AddGroup gives a user group, named by id, a role in a project.
+func (s *Store) AddGroup(ctx context.Context, t access.Target, groupID int64, role access.Role) (id int64, err error) {
+	if err := checkRole(role); err != nil {
+		return 0, err
+	}
+	return s.addMember(ctx, t, "group_id", role, func(tx pgx.Tx) (int64, string, error) {
+		var name string
+		err := tx.QueryRow(ctx, `SELECT name FROM user_groups WHERE id = $1`, groupID).Scan(&name)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return 0, "", fault.New(fault.NotFound, "user group %d is not found", groupID)
+		}
+		return groupID, name, err
+	})
+}
+
+// addMember makes what find finds a member, by the column that it goes into.
+func (s *Store) addMember(ctx context.Context, t access.Target, column string, role access.Role, find func(pgx.Tx) (int64, string, error)) (id int64, err error) {
+	err = database.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+		entity, name, err := find(tx)
 		if err != nil {
 			return err
 		}
 		if err := tx.QueryRow(ctx, `
-			INSERT INTO project_members (project_id, user_id, role) VALUES ($1, $2, $3) RETURNING id`,
-			t.ProjectID, userID, role).Scan(&id); err != nil {
+			INSERT INTO project_members (project_id, `+column+`, role) VALUES ($1, $2, $3) RETURNING id`,
+			t.ProjectID, entity, role).Scan(&id); err != nil {
 			return err
 		}
-		return s.outbox.Add(ctx, tx, memberEvent("create", t, username))
+		return s.outbox.Add(ctx, tx, memberEvent("create", t, name))
 	})
 	switch database.Code(err) {
 	case database.UniqueViolation:
@@ -107,16 +133,17 @@ func (s *Store) SetRole(ctx context.Context, t access.Target, id int64, role acc
 		return err
 	}
 	return s.changeMember(ctx, t, id, "update", `
-		UPDATE project_members m SET role = $3, updated_at = now() FROM users u
-		WHERE u.id = m.user_id AND m.project_id = $1 AND m.id = $2 RETURNING u.username`, role)
+		UPDATE project_members m SET role = $3, updated_at = now() WHERE m.project_id = $1 AND m.id = $2 RETURNING `+nameOfMember, role)
 }
 
 // RemoveMember takes a member out of a project.
 func (s *Store) RemoveMember(ctx context.Context, t access.Target, id int64) error {
 	return s.changeMember(ctx, t, id, "delete", `
-		DELETE FROM project_members m USING users u
-		WHERE u.id = m.user_id AND m.project_id = $1 AND m.id = $2 RETURNING u.username`)
+		DELETE FROM project_members m WHERE m.project_id = $1 AND m.id = $2 RETURNING `+nameOfMember)
 }
+
+// nameOfMember is memberName where there are no joins.
+const nameOfMember = `coalesce((SELECT username FROM users WHERE id = m.user_id), (SELECT name FROM user_groups WHERE id = m.group_id))`
 
 func (s *Store) changeMember(ctx context.Context, t access.Target, id int64, operation, sql string, args ...any) error {
 	err := database.InTx(ctx, s.pool, func(tx pgx.Tx) error {
@@ -136,10 +163,20 @@ func memberEvent(operation string, t access.Target, name string) event.Event {
 
 // Administered lists the projects whose audit trail p may read as a member.
 func (s *Store) Administered(ctx context.Context, p access.Principal) ([]int64, error) {
-	rows, err := s.pool.Query(ctx, `SELECT project_id FROM project_members WHERE user_id = $1 AND role = $2`, userID(p), access.ProjectAdmin)
+	rows, err := s.pool.Query(ctx, `
+		SELECT DISTINCT m.project_id FROM project_members m
+		WHERE (m.user_id = $1 OR m.group_id = ANY($2)) AND m.role = $3 AND ($4::bigint[] IS NULL OR m.project_id = ANY($4))`, userID(p), groups(p), access.ProjectAdmin, limit(p))
 	if err != nil {
 		return nil, database.Fault(err)
 	}
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	return ids, database.Fault(err)
+}
+
+// limit are the only projects that there are for p, or nil.
+func limit(p access.Principal) []int64 {
+	if p.Limit == nil {
+		return nil
+	}
+	return p.Limit.Projects
 }

@@ -3,6 +3,7 @@
 // A project is a row: its repositories carry its name as the first component
 // of theirs, and Rename rewrites both in one transaction. Target is what the
 // registry and the token service ask on each request, one query each time.
+// A user's roles are the user's own and those of the user's groups.
 package project
 
 import (
@@ -85,10 +86,25 @@ func (s *Store) TargetByID(ctx context.Context, p access.Principal, id int64) (a
 
 func (s *Store) target(ctx context.Context, p access.Principal, column string, key any) (t access.Target, err error) {
 	err = s.pool.QueryRow(ctx, `
-		SELECT p.id, p.name, p.public,
-			ARRAY(SELECT m.role FROM project_members m WHERE m.project_id = p.id AND m.user_id = $2)
-		FROM projects p WHERE p.`+column+` = $1`, key, userID(p)).Scan(&t.ProjectID, &t.Project, &t.Public, &t.Roles)
+		SELECT p.id, p.name, p.public, ARRAY(`+roles("$2", "$3")+`)
+		FROM projects p WHERE p.`+column+` = $1`, key, userID(p), groups(p)).Scan(&t.ProjectID, &t.Project, &t.Public, &t.Roles)
 	return t, projectFault(err, key)
+}
+
+// roles selects the roles in project p of the user and the groups that the
+// placeholders stand for. Two probes of two indexes: an OR would read all of a
+// project's members.
+func roles(user, groups string) string {
+	return `SELECT m.role FROM project_members m WHERE m.project_id = p.id AND m.user_id = ` + user + `
+		UNION ALL SELECT m.role FROM project_members m WHERE m.project_id = p.id AND m.group_id = ANY(` + groups + `)`
+}
+
+// groups are the groups that memberships are found by.
+func groups(p access.Principal) []int64 {
+	if p.Kind != access.User || p.Groups == nil {
+		return []int64{} // nil would be NULL
+	}
+	return p.Groups
 }
 
 // userID is the id that memberships are found by; nobody has id 0.
@@ -106,10 +122,10 @@ func projectFault(err error, key any) error {
 	return database.Fault(err)
 }
 
-// columns of a Project; $1 is the id of the user who asks.
-const columns = `p.id, p.name, coalesce(p.owner_id, 0), coalesce(u.username, ''), p.public, p.metadata, p.cve_allowlist, p.storage_limit,
+// columns of a Project; $1 is the id of the user who asks, $2 the user's groups.
+var columns = `p.id, p.name, coalesce(p.owner_id, 0), coalesce(u.username, ''), p.public, p.metadata, p.cve_allowlist, p.storage_limit,
 	(SELECT count(*) FROM repositories r WHERE r.project_id = p.id AND r.has_manifests),
-	ARRAY(SELECT m.role FROM project_members m WHERE m.project_id = p.id AND m.user_id = $1), p.created_at, p.updated_at`
+	ARRAY(` + roles("$1", "$2") + `), p.created_at, p.updated_at`
 
 const tables = ` FROM projects p LEFT JOIN users u ON u.id = p.owner_id`
 
@@ -128,7 +144,7 @@ func scan(row pgx.CollectableRow) (p Project, err error) {
 
 // Project gives a project by id, as p sees it.
 func (s *Store) Project(ctx context.Context, p access.Principal, id int64) (Project, error) {
-	rows, err := s.pool.Query(ctx, `SELECT `+columns+tables+` WHERE p.id = $2`, userID(p), id)
+	rows, err := s.pool.Query(ctx, `SELECT `+columns+tables+` WHERE p.id = $3`, userID(p), groups(p), id)
 	if err != nil {
 		return Project{}, database.Fault(err)
 	}
@@ -146,8 +162,8 @@ var fields = query.Columns{
 // administrator; else the public ones, those that a user is a member of, and
 // those that a robot has permissions for.
 func (s *Store) List(ctx context.Context, p access.Principal, q query.Query) (query.Page[Project], error) {
-	w := query.Where{Args: []any{userID(p)}}
-	w.And("$1::bigint >= 0") // both statements take the argument
+	w := query.Where{Args: []any{userID(p), groups(p)}}
+	w.And("$1::bigint >= 0 AND $2::bigint[] IS NOT NULL") // both statements take the arguments
 	Visible(&w, p, "p")
 	if err := w.Terms(q.Terms, fields); err != nil {
 		return query.Page[Project]{}, err
@@ -160,10 +176,13 @@ func (s *Store) List(ctx context.Context, p access.Principal, q query.Query) (qu
 // Visible restricts a statement to the projects, under their alias, that p may
 // see in lists.
 func Visible(w *query.Where, p access.Principal, alias string) {
+	if only := limit(p); only != nil {
+		w.And(alias+".id = ANY(%s)", only)
+	}
 	switch {
-	case p.Sysadmin:
+	case p.Sysadmin || p.Limit != nil && p.Limit.Sysadmin:
 	case p.Kind == access.User:
-		w.And("("+alias+".public OR EXISTS (SELECT FROM project_members v WHERE v.project_id = "+alias+".id AND v.user_id = %s))", p.ID)
+		w.And("("+alias+".public OR EXISTS (SELECT FROM project_members v WHERE v.project_id = "+alias+".id AND (v.user_id = %s OR v.group_id = ANY(%s))))", p.ID, groups(p))
 	case p.Kind == access.Robot:
 		names, all := robotProjects(p)
 		if !all {

@@ -307,7 +307,7 @@ func TestMembers(t *testing.T) {
 		t.Error(err)
 	}
 	m, err := b.Member(ctx, id, mid)
-	if err != nil || m.Username != "other" || m.UserID != b.other.ID || m.Role != access.Maintainer {
+	if err != nil || m.Name != "other" || m.EntityID != b.other.ID || m.Role != access.Maintainer {
 		t.Errorf("%+v, %v", m, err)
 	}
 	page, err := b.Members(ctx, id, "OTH", query.Query{Page: 1, Size: 10})
@@ -341,5 +341,72 @@ func TestEnsureLibrary(t *testing.T) {
 	}
 	if id := b.create(t, b.anna, "next", false); id != 2 {
 		t.Errorf("the next project has id %d", id)
+	}
+}
+
+// A user has the roles of the user's groups, too: at the token service, in
+// lists, and where a project's audit trail is read.
+func TestGroupMembers(t *testing.T) {
+	b, ctx := setup(t), t.Context()
+	id := b.create(t, b.root, "p", false)
+	b.create(t, b.root, "q", false)
+	target := access.Target{ProjectID: id, Project: "p"}
+	var group int64
+	if err := b.pool.QueryRow(ctx, `INSERT INTO user_groups (name, type) VALUES ('ops', 3) RETURNING id`).Scan(&group); err != nil {
+		t.Fatal(err)
+	}
+	mid, err := b.AddGroup(ctx, target, group, access.ProjectAdmin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.AddGroup(ctx, target, group, access.Guest)
+	want(t, err, fault.Conflict)
+	_, err = b.AddGroup(ctx, target, 99, access.Guest)
+	want(t, err, fault.NotFound)
+	if _, err := b.AddMember(ctx, target, b.anna.ID, "", access.Guest); err != nil {
+		t.Fatal(err)
+	}
+	m, err := b.Member(ctx, id, mid)
+	if err != nil || !m.Group || m.EntityID != group || m.Name != "ops" {
+		t.Errorf("%+v, %v", m, err)
+	}
+	anna := b.anna
+	anna.Groups = []int64{group, 77}
+	got, err := b.Target(ctx, anna, "p")
+	if err != nil || fmt.Sprint(got.Roles) != "[guest projectAdmin]" {
+		t.Errorf("%v, %v", got.Roles, err)
+	}
+	p, err := b.Project(ctx, anna, id)
+	if err != nil || len(p.Roles) != 2 {
+		t.Errorf("%v, %v", p.Roles, err)
+	}
+	other := b.other
+	other.Groups = anna.Groups
+	for name, c := range map[string]struct {
+		p    access.Principal
+		want string
+	}{"by group": {other, "[p]"}, "by neither": {b.other, "[]"}, "a robot": {access.Principal{Kind: access.Robot, Groups: anna.Groups}, "[]"},
+		"a token for q": {other.Limited(access.Limit{Projects: []int64{id + 1}}), "[]"}, "an administrator's token for q": {b.root.Limited(access.Limit{Projects: []int64{id + 1}}), "[q]"}} {
+		page, err := b.List(ctx, c.p, query.Query{})
+		names := []string{}
+		for _, p := range page.Items {
+			names = append(names, p.Name)
+		}
+		if fmt.Sprint(names) != c.want || err != nil {
+			t.Errorf("%s: %v, %v", name, names, err)
+		}
+	}
+	if ids, err := b.Administered(ctx, other); fmt.Sprint(ids) != fmt.Sprint([]int64{id}) || err != nil {
+		t.Errorf("%v, %v", ids, err)
+	}
+	if err := b.SetRole(ctx, target, mid, access.Developer); err != nil {
+		t.Error(err)
+	}
+	page, err := b.Members(ctx, id, "OP", query.Query{})
+	if err != nil || page.Total != 1 || page.Items[0].Role != access.Developer {
+		t.Errorf("%+v, %v", page, err)
+	}
+	if err := b.RemoveMember(ctx, target, mid); err != nil {
+		t.Error(err)
 	}
 }
