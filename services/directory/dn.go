@@ -45,12 +45,22 @@ func parseDN(dn string) (*ldap.DN, error) {
 	}
 	for _, rdn := range parsed.RDNs {
 		for _, a := range rdn.Attributes {
-			if strings.TrimSpace(a.Type) == "" || strings.TrimSpace(a.Value) == "" {
-				return nil, fault.New(fault.Invalid, "%q is not a distinguished name: a part has no value", dn)
+			if !attributeType(strings.TrimSpace(a.Type)) || strings.TrimSpace(a.Value) == "" {
+				return nil, fault.New(fault.Invalid, "%q is not a distinguished name: each part is attribute=value", dn)
 			}
 		}
 	}
 	return parsed, nil
+}
+
+// attributeType accepts a short name or an OID (RFC 4512 §1.4).
+func attributeType(s string) bool {
+	for _, c := range []byte(s) {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.') {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // FirstValue gives the value of a name's first part: developers for
