@@ -378,6 +378,12 @@ func (s *Store) StorageUsed(ctx context.Context) (n int64, err error) {
 	return n, database.Fault(err)
 }
 
+// CountArtifacts gives how many artifacts there are.
+func (s *Store) CountArtifacts(ctx context.Context) (n int64, err error) {
+	err = s.Pool.QueryRow(ctx, `SELECT count(*) FROM manifests WHERE deleted_at IS NULL`).Scan(&n)
+	return n, database.Fault(err)
+}
+
 // maxConfig is the largest config that is read for an artifact's attributes.
 const maxConfig = 4 << 20
 

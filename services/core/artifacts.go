@@ -91,6 +91,7 @@ type artifactWire struct {
 	ArtifactType      string                  `json:"artifact_type"`
 	Digest            string                  `json:"digest"`
 	ExtraAttrs        json.RawMessage         `json:"extra_attrs,omitempty"`
+	Icon              string                  `json:"icon"`
 	ID                int64                   `json:"id"`
 	Labels            []struct{}              `json:"labels"`
 	ManifestMediaType string                  `json:"manifest_media_type"`
@@ -167,11 +168,11 @@ func accessoryType(artifactType string) string {
 	return "subject.accessory"
 }
 
-func artifactOf(i artifact.Info) artifactWire {
+func (a *API) artifactOf(i artifact.Info) artifactWire {
 	w := artifactWire{
 		Accessories: accessoriesOf(i), Annotations: i.Annotations, ArtifactType: i.ArtifactType, Digest: i.Digest.String(),
 		ExtraAttrs: i.Attributes, ID: i.ID, ManifestMediaType: i.MediaType, MediaType: i.ConfigType, ProjectID: i.ProjectID,
-		Pulled: moment(i.Pulled), Pushed: moment(i.Pushed), RepositoryID: i.RepositoryID, Repository: i.Repository, Size: i.Size, Type: i.Type,
+		Pulled: moment(i.Pulled), Pushed: moment(i.Pushed), RepositoryID: i.RepositoryID, Repository: i.Repository, Size: i.Size, Type: i.Type, Icon: a.icons.of(i),
 	}
 	if w.MediaType == "" { // an index has no config
 		w.MediaType = i.MediaType
@@ -245,7 +246,7 @@ func (a *API) artifacts(r *request, in paging, o artifact.ListOptions) (list[art
 	if err == nil {
 		err = a.Artifacts.FillAttributes(r.Context(), page.Items, a.OpenBlob)
 	}
-	return paged(page, err, in, artifactOf)
+	return paged(page, err, in, a.artifactOf)
 }
 
 func (a *API) getArtifact(r *request, in struct {
@@ -258,7 +259,7 @@ func (a *API) getArtifact(r *request, in struct {
 	}
 	one := []artifact.Info{i}
 	err = a.Artifacts.FillAttributes(r.Context(), one, a.OpenBlob)
-	return artifactOf(one[0]), err
+	return a.artifactOf(one[0]), err
 }
 
 func (a *API) copyArtifact(r *request, in struct {
@@ -374,39 +375,4 @@ func (a *API) listAccessories(r *request, in struct {
 		page.Items = all
 	}
 	return paged(page, err, in.paging, func(x accessory) accessory { return x })
-}
-
-// additionsOf names what an artifact has in addition.
-func additionsOf(i artifact.Info) []string {
-	if i.Type == "IMAGE" && !i.Config.IsZero() {
-		return []string{"build_history"}
-	}
-	return nil
-}
-
-func (a *API) getAddition(r *request, in struct {
-	artifactPath
-	Addition string `path:"addition"`
-}) (rawJSON, error) {
-	i, err := a.Artifacts.Artifact(r.Context(), in.whole(), in.Reference, artifact.With{})
-	if err != nil {
-		return nil, err
-	}
-	if in.Addition != "build_history" || len(additionsOf(i)) == 0 {
-		return nil, fault.New(fault.Invalid, "addition %s isn't supported for %s", strings.ToUpper(in.Addition), i.Type)
-	}
-	config, err := a.Artifacts.ReadConfig(r.Context(), i, a.OpenBlob)
-	if err != nil {
-		return nil, err
-	}
-	var image struct {
-		History json.RawMessage `json:"history"`
-	}
-	if err := json.Unmarshal(config, &image); err != nil {
-		return nil, fault.Wrap(fault.Invalid, err, "the image's config is not JSON")
-	}
-	if image.History == nil {
-		image.History = json.RawMessage("[]")
-	}
-	return rawJSON(image.History), nil
 }

@@ -30,7 +30,7 @@
 //     nobody else; a wrong one repeated costs nothing.
 //   - The audit trail is counted up to 10,000 entries, and no page has more.
 //   - HEAD works wherever GET does.
-//   - Artifacts name no icon; robots say when they were last used.
+//   - Robots say when they were last used.
 package core
 
 import (
@@ -83,6 +83,7 @@ type API struct {
 	Options
 	mux     *http.ServeMux
 	openAPI []byte
+	icons   icons
 }
 
 // New makes the API.
@@ -99,6 +100,9 @@ func New(o Options) (*API, error) {
 	}
 	a.mux.HandleFunc("/", a.noRoute)
 	var err error
+	if a.icons, err = loadIcons(); err != nil {
+		return nil, err
+	}
 	a.openAPI, err = document()
 	return a, err
 }

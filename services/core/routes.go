@@ -14,7 +14,16 @@ const (
 
 // routes is the whole API.
 var routes = slices.Concat(
-	systemRoutes, userRoutes, groupRoutes, projectRoutes, artifactRoutes, robotRoutes, auditRoutes, trashRoutes, configurationRoutes,
+	systemRoutes,
+	userRoutes,
+	groupRoutes,
+	projectRoutes,
+	artifactRoutes,
+	robotRoutes,
+	auditRoutes,
+	trashRoutes,
+	configurationRoutes,
+	comingRoutes,
 )
 
 // systemRoutes are for what the system tells of itself.
@@ -29,6 +38,7 @@ var systemRoutes = []route{
 	{"GET", v2 + "/statistics", login(), "Count projects and repositories", handle((*API).statistics)},
 	{"GET", v2 + "/search", open(), "Search projects and repositories by name", handle((*API).search)},
 	{"GET", v2 + "/permissions", login(), "List what a robot may be given", handle((*API).permissions)},
+	{"GET", v2 + "/icons/{digest}", login(), "Get the picture of a kind of artifact", handle((*API).getIcon)},
 }
 
 // userRoutes are for people.
