@@ -26,6 +26,7 @@ import (
 	"berth/services/event"
 	"berth/services/postgres"
 	"berth/services/project"
+	"berth/services/task"
 )
 
 // resolve makes the paths absolute and chooses a directory for sockets.
@@ -91,6 +92,7 @@ type node struct {
 	accounts      *account.Store
 	configuration *configuration.Store
 	projects      *project.Store
+	tasks         *task.Store
 }
 
 // openNode connects to the database. conns bounds the pool.
@@ -108,6 +110,10 @@ func openNode(ctx context.Context, s setting.Settings, log *slog.Logger, conns i
 		return nil, err
 	}
 	n.configuration = configuration.New(n.pool, n.key, n.outbox)
+	if n.tasks, err = task.NewStore(n.pool); err != nil {
+		n.pool.Close()
+		return nil, err
+	}
 	n.accounts = account.New(n.pool, n.key, n.outbox)
 	n.projects = project.New(n.pool, n.outbox)
 	return n, nil

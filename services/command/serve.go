@@ -215,7 +215,7 @@ func runJobs(ctx context.Context, s setting.Settings, log *slog.Logger, ready fu
 	}
 	defer n.close()
 	defer st.blobs.Close()
-	svc, err := jobs.New(jobs.Options{Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Log: log})
+	svc, err := jobs.New(jobs.Options{Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Tasks: n.tasks, Log: log})
 	if err != nil {
 		return err
 	}

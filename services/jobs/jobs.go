@@ -9,9 +9,11 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
@@ -25,6 +27,7 @@ import (
 	"berth/services/blob"
 	"berth/services/event"
 	"berth/services/reference"
+	"berth/services/task"
 )
 
 // Options configure a Service.
@@ -32,9 +35,20 @@ type Options struct {
 	Pool      *pgxpool.Pool
 	Artifacts *artifact.Store
 	Blobs     *blob.Store
+	Tasks     *task.Store
 	Log       *slog.Logger
 	Every     Intervals
+	// Kinds are the vendors whose tasks are run here.
+	Kinds []task.Kind
+	// Consumers are told of every event, at least once each, after it is in the
+	// audit trail. They must know one that they have seen by its id.
+	Consumers []Consumer
+	// Heartbeat and Dead are task.RunnerOptions'.
+	Heartbeat, Dead time.Duration
 }
+
+// Consumer does what an event asks for. An error makes the event come again.
+type Consumer func(ctx context.Context, e event.Event) error
 
 // Intervals say how often periodic work runs. The zero value is DefaultIntervals.
 type Intervals struct {
@@ -53,6 +67,7 @@ type Service struct {
 	Options
 	client *river.Client[pgx.Tx]
 	trail  *audit.Recorder
+	runner *task.Runner
 }
 
 // The periodic jobs. A kind of job is one type; its worker is a method below.
@@ -87,13 +102,18 @@ func New(o Options) (*Service, error) {
 	river.AddWorker(workers, river.WorkFunc(s.sweep))
 	river.AddWorker(workers, river.WorkFunc(s.scrub))
 	river.AddWorker(workers, river.WorkFunc(s.upkeep))
+	queues := map[string]river.QueueConfig{
+		river.QueueDefault: {MaxWorkers: 4},
+		// Events come in bursts, and are written together.
+		event.Queue: {MaxWorkers: 500, FetchCooldown: 100 * time.Millisecond, FetchPollInterval: time.Second},
+	}
+	name := processName()
+	s.runner = task.NewRunner(o.Tasks, task.RunnerOptions{Pool: o.Pool, Kinds: o.Kinds, Log: o.Log, Name: name, Heartbeat: o.Heartbeat, Dead: o.Dead})
+	s.runner.Register(workers, queues)
 	var err error
 	s.client, err = river.NewClient(riverpgxv5.New(o.Pool), &river.Config{
-		Queues: map[string]river.QueueConfig{
-			river.QueueDefault: {MaxWorkers: 4},
-			// Events come in bursts, and are written together.
-			event.Queue: {MaxWorkers: 500},
-		},
+		ID:                          name,
+		Queues:                      queues,
 		Workers:                     workers,
 		Logger:                      slog.New(quiet{o.Log.Handler()}),
 		FetchCooldown:               200 * time.Millisecond,
@@ -111,6 +131,15 @@ func New(o Options) (*Service, error) {
 	return s, err
 }
 
+// processName tells one life of a process from all others.
+func processName() string {
+	host, err := os.Hostname()
+	if err != nil || len(host) > 60 {
+		host = "host"
+	}
+	return host + "_" + uuid.NewString()
+}
+
 func periodic(every time.Duration, args river.JobArgs) *river.PeriodicJob {
 	return river.NewPeriodicJob(river.PeriodicInterval(every), func() (river.JobArgs, *river.InsertOpts) { return args, once() },
 		&river.PeriodicJobOpts{RunOnStart: true})
@@ -122,10 +151,19 @@ func (s *Service) Run(ctx context.Context) error {
 	var writing errgroup.Group
 	writing.Go(func() error { return s.trail.Run(trail) })
 	defer func() { stopTrail(); writing.Wait() }()
+	// The runner's heartbeat begins before River does and ends after it.
+	if err := s.runner.Enter(ctx); err != nil {
+		return err
+	}
+	beating, stopRunner := context.WithCancel(context.WithoutCancel(ctx))
+	var running errgroup.Group
+	running.Go(func() error { return s.runner.Run(beating) })
+	defer func() { stopRunner(); running.Wait() }()
 	if err := s.client.Start(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
 	<-ctx.Done()
+	s.runner.Leave()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if err := s.client.Stop(grace); err != nil {
@@ -137,9 +175,16 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// event writes one event into the audit trail.
+// event writes one event into the audit trail, then tells the others.
 func (s *Service) event(ctx context.Context, job *river.Job[event.Event]) error {
-	return s.trail.Record(ctx, job.Args)
+	if err := s.trail.Record(ctx, job.Args); err != nil {
+		return err
+	}
+	var all []error
+	for _, consume := range s.Consumers {
+		all = append(all, consume(ctx, job.Args))
+	}
+	return errors.Join(all...)
 }
 
 // collectLimit bounds one run; what is left waits for the next.
