@@ -99,7 +99,12 @@ func New(o Options) (*API, error) {
 		a.mux.Handle(rt.method+" "+rt.path, a.serve(rt))
 	}
 	a.mux.HandleFunc("/", a.noRoute)
-	var err error
+	docs, err := docsPage()
+	if err != nil {
+		return nil, err
+	}
+	a.mux.Handle("GET /api/docs", docs)
+	a.mux.Handle("GET /api/docs/{file}", docs)
 	if a.icons, err = loadIcons(); err != nil {
 		return nil, err
 	}

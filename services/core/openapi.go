@@ -41,6 +41,7 @@ type generator struct {
 func (g *generator) operation(rt route) map[string]any {
 	op := map[string]any{
 		"summary":     rt.summary,
+		"tags":        []string{subject(rt.path)},
 		"operationId": operationID(rt),
 		"description": rt.policy.String(),
 		"responses": map[string]any{
@@ -67,6 +68,37 @@ func (g *generator) operation(rt route) map[string]any {
 		op["parameters"] = parameters
 	}
 	return op
+}
+
+// subject groups the operations: by the kind of thing that a path is about.
+func subject(path string) string {
+	_, rest, _ := strings.Cut(strings.TrimPrefix(path, "/api/"), "/") // without the version
+	var words []string
+	for word := range strings.SplitSeq(rest, "/") {
+		if word != "" && word[0] != '{' {
+			words = append(words, word)
+		}
+	}
+	word := "system"
+	switch {
+	case len(words) > 2 && words[1] == "repositories" && words[2] == "artifacts":
+		word = "artifacts"
+	case len(words) > 1 && (words[0] == "system" || words[0] == "projects" && words[1][0] != '_' && words[1] != "summary"):
+		word = words[1]
+	case len(words) > 0:
+		word = words[0]
+	}
+	if group, ok := subjects[word]; ok {
+		return group
+	}
+	return word
+}
+
+// subjects are groups under another name than their paths have.
+var subjects = map[string]string{
+	"ping": "system", "health": "system", "openapi.json": "system", "systeminfo": "system", "statistics": "system", "permissions": "system",
+	"icons": "artifacts", "logs": "audit", "auditlog-exts": "audit", "audit-logs": "audit", "p2p": "preheat", "metadatas": "projects",
+	"internalconfig": "configurations", "scans": "scanAll", "scanner": "scanners", "export": "security",
 }
 
 var notLetter = regexp.MustCompile(`[^A-Za-z0-9]+`)

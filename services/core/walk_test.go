@@ -224,6 +224,27 @@ func TestOpenAPI(t *testing.T) {
 	}
 }
 
+// The page loads nothing that it does not bring along.
+func TestDocsPage(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	page := b.want(b.do("GET", "/api/docs", "", ""), 200)
+	if !strings.HasPrefix(page.header.Get("Content-Type"), "text/html") || !strings.Contains(page.header.Get("Content-Security-Policy"), "script-src 'self';") {
+		t.Errorf("%v", page.header)
+	}
+	files := regexp.MustCompile(`(?:src|href)="([^"]+)"`).FindAllStringSubmatch(page.body, -1)
+	if len(files) < 5 {
+		t.Errorf("only %d files: %s", len(files), page.body)
+	}
+	for _, f := range files {
+		if !strings.HasPrefix(f[1], "data:") {
+			b.want(b.do("GET", f[1], "", ""), 200)
+		}
+	}
+	b.want(b.do("GET", "/api/docs/nosuch.js", "", ""), 404)
+	b.want(b.do("POST", "/api/docs", "", ""), http.StatusMethodNotAllowed)
+}
+
 func TestNoRoute(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
