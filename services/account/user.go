@@ -74,6 +74,17 @@ func (s *Store) UserByName(ctx context.Context, name string) (User, error) {
 	return oneUser(rows, err, name)
 }
 
+// Exists reports whether a user name (target "username") or an e-mail address
+// (target "email") is taken.
+func (s *Store) Exists(ctx context.Context, target, value string) (taken bool, err error) {
+	column, ok := map[string]string{"username": "username", "email": "email"}[target]
+	if !ok {
+		return false, fault.New(fault.Invalid, "it must be username or email, not %q", target).On("target")
+	}
+	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM users WHERE lower(`+column+`) = lower($1))`, value).Scan(&taken)
+	return taken, database.Fault(err)
+}
+
 func oneUser(rows pgx.Rows, err error, who string) (User, error) {
 	if err != nil {
 		return User{}, database.Fault(err)

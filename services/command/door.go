@@ -22,6 +22,7 @@ import (
 	"berth/appliance/unit"
 	"berth/services/core"
 	"berth/services/proxy"
+	"berth/services/session"
 )
 
 // frontDoor opens the sockets that the settings ask for and serves them.
@@ -240,7 +241,8 @@ func (r *rotating) Close() error { return r.f.Close() }
 func coreOptions(n *node, st stores) core.Options {
 	s := n.settings
 	o := core.Options{
-		Pool: n.pool, Accounts: n.accounts, Projects: n.projects, Artifacts: st.artifacts, Configuration: n.configuration, Log: n.log,
+		Pool: n.pool, Accounts: n.accounts, Projects: n.projects, Artifacts: st.artifacts, Configuration: n.configuration,
+		Sessions: session.New(n.pool, n.key, n.outbox), Key: n.key, Log: n.log,
 		ExternalURL: publicURL(s), StorageName: "filesystem",
 		OpenBlob: func(ctx context.Context, key string) (io.ReadCloser, error) { return st.blobs.Open(ctx, key) },
 		CA:       func() ([]byte, error) { return os.ReadFile(s.CA()) },

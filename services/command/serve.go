@@ -203,6 +203,7 @@ func runCore(ctx context.Context, s setting.Settings, log *slog.Logger, ready fu
 	g, ctx := errgroup.WithContext(ctx)
 	n.follow(ctx, g)
 	g.Go(func() error { return st.artifacts.Listen(ctx) })
+	g.Go(func() error { return api.Sessions.Run(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, l, api, log) })
 	ready()
 	return g.Wait()

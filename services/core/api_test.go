@@ -24,6 +24,7 @@ import (
 	"berth/services/event"
 	"berth/services/project"
 	"berth/services/reference"
+	"berth/services/session"
 )
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
@@ -62,8 +63,8 @@ func setup(t testing.TB) *bundle {
 	b.options = core.Options{
 		Log:  slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Pool: pool, Accounts: accounts, Projects: projects, Artifacts: b.artifacts,
-		Configuration: configuration.New(pool, key, outbox),
-		ExternalURL:   "https://registry.example.com", StorageName: "filesystem",
+		Configuration: configuration.New(pool, key, outbox), Sessions: session.New(pool, key, outbox), Key: key,
+		ExternalURL: "https://registry.example.com", StorageName: "filesystem",
 		Checks: []core.Check{{Name: "database", Probe: pool.Ping}},
 		Volume: func() (uint64, uint64, error) { return 100, 40, nil },
 		OpenBlob: func(_ context.Context, key string) (io.ReadCloser, error) {

@@ -81,8 +81,11 @@ func unescape(s string) string {
 	return s
 }
 
+// isText reports whether PostgreSQL's text can hold s.
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+
 func setText(field reflect.Value, p parameter, s string) error {
-	if !utf8.ValidString(s) || strings.ContainsRune(s, 0) { // PostgreSQL's text holds neither
+	if !isText(s) {
 		return unreadable("%s in %s must be text", p.name, p.in)
 	}
 	if field.Kind() == reflect.Pointer {

@@ -19,6 +19,7 @@
 //   - Who may not call a route learns so before its parameters are looked at:
 //     401 and 403 come before 422.
 //   - A role that does not exist is 400, not 409.
+//   - Sessions are made at login, under a new id, and by nothing else.
 //   - A list without pages (page_size 0 or less) has no link to a next page.
 //   - A key of a project's metadata that is set is kept, also if it was not
 //     added before.
@@ -42,10 +43,12 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"berth/appliance/secret"
 	"berth/services/account"
 	"berth/services/artifact"
 	"berth/services/configuration"
 	"berth/services/project"
+	"berth/services/session"
 )
 
 // Options are what the API works with.
@@ -57,6 +60,10 @@ type Options struct {
 	Log       *slog.Logger
 	// Configuration has what administrators change while Berth runs.
 	Configuration *configuration.Store
+	// Sessions are the browsers'.
+	Sessions *session.Store
+	// Key signs what browsers keep for us. Nodes that share a database share it.
+	Key secret.Key
 
 	// Checks are the components that GET /health asks.
 	Checks []Check
@@ -84,17 +91,18 @@ type API struct {
 	mux     *http.ServeMux
 	openAPI []byte
 	icons   icons
+	csrfKey []byte
 }
 
 // New makes the API.
 func New(o Options) (*API, error) {
-	if o.Pool == nil || o.Accounts == nil || o.Projects == nil || o.Artifacts == nil || o.Configuration == nil || o.OpenBlob == nil {
-		return nil, errors.New("cannot make the REST API without its database, accounts, projects, artifacts, configuration and blobs")
+	if o.Pool == nil || o.Accounts == nil || o.Projects == nil || o.Artifacts == nil || o.Configuration == nil || o.Sessions == nil || o.OpenBlob == nil {
+		return nil, errors.New("cannot make the REST API without its database, accounts, projects, artifacts, configuration, sessions and blobs")
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &API{Options: o, mux: http.NewServeMux()}
+	a := &API{Options: o, mux: http.NewServeMux(), csrfKey: o.Key.For("csrf tokens")}
 	for _, rt := range routes {
 		a.mux.Handle(rt.method+" "+rt.path, a.serve(rt))
 	}

@@ -137,7 +137,7 @@ func (g *generator) status(rt route) string {
 
 func (g *generator) response(out reflect.Type) map[string]any {
 	switch out {
-	case reflect.TypeFor[empty]():
+	case reflect.TypeFor[empty](), reflect.TypeFor[browser]():
 		return map[string]any{"description": "Done."}
 	case reflect.TypeFor[created]():
 		return map[string]any{"description": "Made; the header Location says where it is."}

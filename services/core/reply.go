@@ -69,6 +69,15 @@ func (a *API) reply(w http.ResponseWriter, r *http.Request, v any) {
 	switch v := v.(type) {
 	case empty:
 		w.WriteHeader(http.StatusOK)
+	case browser:
+		for _, c := range v.cookies {
+			http.SetCookie(w, c)
+		}
+		if v.location != "" {
+			http.Redirect(w, r, v.location, http.StatusFound)
+			return
+		}
+		w.WriteHeader(http.StatusOK)
 	case text:
 		h.Set("Content-Type", v.contentType)
 		w.Write([]byte(v.body))

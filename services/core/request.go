@@ -32,6 +32,13 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("X-Request-Id", id)
 	source := sourceOf(r)
+	tidy(r)
+	if guarded(r) {
+		if err := a.guard(w, r); err != nil {
+			a.refuse(w, r, err)
+			return
+		}
+	}
 	p, err := a.authenticate(r, source)
 	if err != nil {
 		a.refuse(w, r, err)
@@ -39,7 +46,6 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx := event.With(r.Context(), event.Origin{User: p.Name, Source: source, RequestID: id})
 	r = r.WithContext(context.WithValue(ctx, principalKey{}, p))
-	tidy(r)
 	a.mux.ServeHTTP(w, r)
 }
 
@@ -54,18 +60,26 @@ func sourceOf(r *http.Request) string {
 	return strings.TrimSpace(forwarded)
 }
 
-// authenticate says who asks. As in Harbor, whoever is not known, for lack of
-// credentials or by wrong ones, is anonymous: the route then decides.
+// authenticate says who asks, by a name with a password or else by a session.
+// As in Harbor, whoever is not known, for lack of credentials or by wrong ones,
+// is anonymous: the route then decides.
 func (a *API) authenticate(r *http.Request, source string) (access.Principal, error) {
-	username, password, ok := r.BasicAuth()
-	if !ok || username == "" {
+	if username, password, ok := r.BasicAuth(); ok && username != "" {
+		p, err := a.Accounts.Authenticate(r.Context(), username, password, source)
+		if !fault.Is(err, fault.Unauthenticated) {
+			return p, err
+		}
+	}
+	c, err := r.Cookie(sessionCookie)
+	if err != nil {
 		return access.Principal{}, nil
 	}
-	p, err := a.Accounts.Authenticate(r.Context(), username, password, source)
-	if fault.Is(err, fault.Unauthenticated) {
-		return access.Principal{}, nil
+	idle, err := a.idleTime(r)
+	if err != nil {
+		return access.Principal{}, err
 	}
-	return p, err
+	found, _, err := a.Sessions.Find(r.Context(), c.Value, idle)
+	return found.Principal, err
 }
 
 // tidy removes what Harbor overlooks in paths: doubled slashes and one at the

@@ -24,6 +24,7 @@ var routes = slices.Concat(
 	trashRoutes,
 	configurationRoutes,
 	comingRoutes,
+	systemRoutes, sessionRoutes, userRoutes, groupRoutes, projectRoutes, artifactRoutes, robotRoutes, auditRoutes, trashRoutes, configurationRoutes,
 )
 
 // systemRoutes are for what the system tells of itself.

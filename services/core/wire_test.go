@@ -16,6 +16,15 @@ import (
 // differences are the captures where we answer otherwise than Harbor, and why.
 // An entry says what differs: status, or a path in the body.
 var differences = map[string]map[string]string{
+	"155-csrf-get.txt": {
+		"status": "405 with the methods that there are, as for every path of the API; Harbor has an HTML page",
+	},
+	"157-c-login.txt": {
+		"header Set-Cookie": "a session's id is made at login; Harbor keeps the one that the browser came with",
+	},
+	"160-c-logout.txt": {
+		"header Set-Cookie": "the browser is told to forget the session's id",
+	},
 	"047-member-add-badrole.txt": {
 		"status": "400: a role that does not exist is the caller's mistake, not a conflict",
 	},
@@ -35,6 +44,7 @@ type capture struct {
 	status                   int
 	header                   map[string]string
 	answer                   string
+	cookies                  bool // it was sent with the browser's
 }
 
 func readCapture(t *testing.T, file string) capture {
@@ -56,6 +66,10 @@ func readCapture(t *testing.T, file string) capture {
 	command = strings.TrimPrefix(command, "# curl ")
 	if before, data, ok := strings.Cut(command, " -d "); ok {
 		command, c.body = before, data
+		if i := strings.LastIndex(data, " /"); i >= 0 { // a form; the path comes last
+			command, c.body = before+data[i:], data[:i]
+			c.headers = append(c.headers, "Content-Type", "application/x-www-form-urlencoded")
+		}
 	}
 	words := strings.Fields(command)
 	for i := 0; i < len(words); i++ {
@@ -66,6 +80,11 @@ func readCapture(t *testing.T, file string) capture {
 		case "-X":
 			i++
 			c.method = words[i]
+		case "-b":
+			i++
+			c.cookies = true
+		case "-c":
+			i++
 		case "-I":
 			c.method = "HEAD"
 		case "-H":
@@ -96,11 +115,13 @@ func TestWire(t *testing.T) {
 		t.Fatalf("%d captures, %v", len(files), err)
 	}
 	ours := map[string]string{} // Harbor's path of a thing → ours
+	web := browser{cookies: map[string]string{}}
 	for _, file := range files {
 		c := readCapture(t, file)
 		t.Run(c.name, func(t *testing.T) {
 			prepare(b, c.name)
-			a := b.do(c.method, translate(ours, c.path), c.user, c.body, c.headers...)
+			a := b.do(c.method, translate(ours, c.path), c.user, c.body, web.headers(c.headers, c.cookies)...)
+			web.keep(a)
 			compare(t, c, a)
 			if there, here := c.header["Location"], a.header.Get("Location"); there != "" && here != "" {
 				ours[there] = here
@@ -160,7 +181,7 @@ func compare(t *testing.T, c capture, a answer) {
 	if c.header["Content-Type"] != a.header.Get("Content-Type") {
 		differ("header Content-Type", "%q, Harbor %q", a.header.Get("Content-Type"), c.header["Content-Type"])
 	}
-	for _, name := range []string{"X-Request-Id", "X-Total-Count", "Link", "Location", "Www-Authenticate", "Retry-After"} {
+	for _, name := range []string{"X-Harbor-Csrf-Token", "Vary", "Set-Cookie", "X-Request-Id", "X-Total-Count", "Link", "Location", "Www-Authenticate", "Retry-After"} {
 		if (c.header[name] != "") != (a.header.Get(name) != "") {
 			differ("header "+name, "%q, Harbor %q", a.header.Get(name), c.header[name])
 		}
