@@ -15,6 +15,7 @@ const (
 // routes is the whole API.
 var routes = slices.Concat(
 	systemRoutes,
+	sessionRoutes,
 	userRoutes,
 	groupRoutes,
 	projectRoutes,
@@ -24,7 +25,6 @@ var routes = slices.Concat(
 	trashRoutes,
 	configurationRoutes,
 	comingRoutes,
-	systemRoutes, sessionRoutes, userRoutes, groupRoutes, projectRoutes, artifactRoutes, robotRoutes, auditRoutes, trashRoutes, configurationRoutes,
 )
 
 // systemRoutes are for what the system tells of itself.
