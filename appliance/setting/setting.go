@@ -68,6 +68,9 @@ type Settings struct {
 	MaxConnections int `yaml:"max_connections"`
 	// TrustedProxies are the networks whose X-Forwarded-For is believed.
 	TrustedProxies []string `yaml:"trusted_proxies"`
+	// AllowTargets are networks that webhooks, replications and directories may
+	// connect to although they are this machine's own, or the local link's.
+	AllowTargets []string `yaml:"allow_targets"`
 	// LogLevel is debug, info, warn or error; empty means info.
 	LogLevel string `yaml:"log_level"`
 	// AccessLog is the file of the front door's access log; empty: access.log
@@ -162,10 +165,13 @@ func (s *Settings) checkRest(add func(field, format string, args ...any)) {
 	if s.TrashDays < -1 || s.TrashDays > 3650 {
 		add("trash_days", "it must be between -1 and 3650")
 	}
-	for _, p := range s.TrustedProxies {
-		if _, err := netip.ParsePrefix(p); err != nil {
-			if _, err := netip.ParseAddr(p); err != nil {
-				add("trusted_proxies", "%q is neither a network nor an address", p)
+	for _, list := range []struct {
+		field  string
+		values []string
+	}{{"trusted_proxies", s.TrustedProxies}, {"allow_targets", s.AllowTargets}} {
+		for _, p := range list.values {
+			if _, err := network(p); err != nil {
+				add(list.field, "%q is neither a network nor an address", p)
 			}
 		}
 	}
@@ -182,6 +188,14 @@ func (s *Settings) checkRest(add func(field, format string, args ...any)) {
 			add("storage", "keys do not belong into the URL: put them into the settings file")
 		}
 	}
+}
+
+// network reads a network, or one address.
+func network(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	return netip.ParsePrefix(s)
 }
 
 func checkAddress(a string) error {

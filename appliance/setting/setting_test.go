@@ -19,13 +19,14 @@ certificate: /x.pem
 grace_hours: -5
 trash_days: -2
 trusted_proxies: [everyone]
+allow_targets: [127.0.0.1/99]
 log_level: loud
 storage: ftp://x
 `))
 	if err == nil {
 		t.Fatal("no fault was found")
 	}
-	for _, field := range []string{"data:", "https:", "http:", "hostnames:", "certificate:", "grace_hours:", "trash_days:", "trusted_proxies:", "log_level:", "storage:"} {
+	for _, field := range []string{"data:", "https:", "http:", "hostnames:", "certificate:", "grace_hours:", "trash_days:", "trusted_proxies:", "allow_targets:", "log_level:", "storage:"} {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("no fault names %s in:\n%v", field, err)
 		}

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +26,7 @@ import (
 	"berth/services/configuration"
 	"berth/services/database"
 	"berth/services/event"
+	"berth/services/outbound"
 	"berth/services/postgres"
 	"berth/services/project"
 	"berth/services/task"
@@ -125,6 +128,19 @@ func (n *node) close() { n.pool.Close() }
 func (n *node) follow(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return n.accounts.Run(ctx) })
 	g.Go(func() error { return n.configuration.Run(ctx) })
+}
+
+// dialer connects to what users name. This machine's own addresses are open to
+// it only where the front door is.
+func (n *node) dialer() *outbound.Dialer {
+	d := &outbound.Dialer{Allow: prefixes(n.settings.AllowTargets)}
+	for _, address := range []string{n.settings.HTTPS, n.settings.HTTP} {
+		_, port, err := net.SplitHostPort(address)
+		if p, bad := strconv.ParseUint(port, 10, 16); err == nil && bad == nil {
+			d.OwnPorts = append(d.OwnPorts, uint16(p))
+		}
+	}
+	return d
 }
 
 // migrate waits up to a minute for the database, then brings its schema forward.

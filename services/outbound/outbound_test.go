@@ -1,0 +1,296 @@
+package outbound_test
+
+import (
+	"context"
+	"encoding/pem"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"berth/appliance/fault"
+	"berth/services/outbound"
+)
+
+func machine(addresses ...string) func() ([]net.Addr, error) {
+	return func() (all []net.Addr, err error) {
+		for _, a := range addresses {
+			ip, n, err := net.ParseCIDR(a)
+			if err != nil {
+				return nil, err
+			}
+			n.IP = ip
+			all = append(all, n)
+		}
+		return all, nil
+	}
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	d := &outbound.Dialer{
+		Allow:      []netip.Prefix{netip.MustParsePrefix("127.0.0.8/32"), netip.MustParsePrefix("169.254.7.0/24")},
+		OwnPorts:   []uint16{443},
+		Interfaces: machine("10.1.2.3/24", "2001:db8::5/64", "127.0.0.1/8"),
+	}
+	for address, want := range map[string]bool{
+		"93.184.216.34": true, "10.0.0.1": true, "192.168.1.1": true, "172.16.0.1": true, "fd12:3456::1": true, "2606:4700::1": true, "100.64.0.1": true,
+		"10.1.2.3": false, "2001:db8::5": false, "::ffff:10.1.2.3": false,
+		"127.0.0.1": false, "127.1.2.3": false, "::1": false, "::ffff:127.0.0.1": false, "::127.0.0.1": false,
+		"127.0.0.8": true, "::ffff:127.0.0.8": true, "169.254.7.7": true,
+		"0.0.0.0": false, "0.1.2.3": false, "::": false,
+		"169.254.169.254": false, "::ffff:169.254.169.254": false, "64:ff9b::a9fe:a9fe": false, "64:ff9b::7f00:1": false, "64:ff9b:1::7f00:1": false,
+		"2002:7f00:1::": false, "2002:a9fe:a9fe::1": false, "2002:5db8:d822::1": true, "64:ff9b::5db8:d822": true,
+		"fe80::1": false, "fe80::1%eth0": false, "fec0::1": false, "fd00:ec2::254": false, "100.100.100.200": false, "168.63.129.16": false, "192.0.0.192": false,
+		"224.0.0.1": false, "ff02::1": false, "255.255.255.255": false, "240.0.0.1": false,
+	} {
+		err := d.Check(netip.AddrPortFrom(netip.MustParseAddr(address), 80))
+		if (err == nil) != want || err != nil && !fault.Is(err, fault.Precondition) {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	if err := d.Check(netip.MustParseAddrPort("10.1.2.3:443")); err != nil {
+		t.Errorf("the front door: %v", err)
+	}
+}
+
+// However loopback is spelt, and whatever resolves to it, a listener there is
+// not reached.
+func TestDialRefusesLoopback(t *testing.T) {
+	t.Parallel()
+	l, port := listener(t)
+	defer l.Close()
+	d := &outbound.Dialer{}
+	for _, host := range []string{"127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "0", "0.0.0.0", "[::]", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]"} {
+		c, err := d.DialContext(t.Context(), "tcp", host+":"+port)
+		if err == nil {
+			c.Close()
+			t.Errorf("%s: connected", host)
+		}
+	}
+	for _, network := range []string{"unix", "udp", "ip4:icmp"} {
+		if _, err := d.DialContext(t.Context(), network, "/run/x.sock"); !fault.Is(err, fault.Precondition) {
+			t.Errorf("%s: %v", network, err)
+		}
+	}
+	d.Allow = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	c, err := d.DialContext(t.Context(), "tcp", "127.0.0.1:"+port)
+	if err != nil {
+		t.Fatalf("allowed: %v", err)
+	}
+	c.Close()
+}
+
+func listener(t testing.TB) (net.Listener, string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+}
+
+// A name server that gives a harmless address first and loopback the second
+// time: what counts is the address that is connected to.
+func TestRebinding(t *testing.T) {
+	t.Parallel()
+	l, port := listener(t)
+	defer l.Close()
+	dns, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dns.Close()
+	go answerLoopback(dns)
+	d := &outbound.Dialer{Resolver: &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", dns.LocalAddr().String())
+	}}}
+	_, err = d.DialContext(t.Context(), "tcp4", "rebind.example.com:"+port)
+	if !fault.Is(err, fault.Precondition) || !strings.Contains(err.Error(), "127.0.0.1 is this machine itself") {
+		t.Errorf("%v", err)
+	}
+	client, err := d.Client(outbound.Options{Timeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = client.Get("http://rebind.example.com:" + port)
+	if f, ok := errors.AsType[*fault.Error](err); !ok || f.Hint == "" {
+		t.Errorf("%v", err)
+	}
+}
+
+// answerLoopback is a name server for which every name is 127.0.0.1.
+func answerLoopback(c net.PacketConn) {
+	buf := make([]byte, 512)
+	for {
+		n, from, err := c.ReadFrom(buf)
+		if err != nil || n < 12 {
+			return
+		}
+		end := 12
+		for buf[end] != 0 {
+			end += int(buf[end]) + 1
+		}
+		end += 5
+		answer := append([]byte{buf[0], buf[1], 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0}, buf[12:end]...)
+		answer = append(answer, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 127, 0, 0, 1)
+		if buf[end-3] != 1 { // AAAA: none
+			answer = append([]byte{buf[0], buf[1], 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0}, buf[12:end]...)
+		}
+		if _, err := c.WriteTo(answer, from); err != nil {
+			return
+		}
+	}
+}
+
+func TestClient(t *testing.T) {
+	t.Parallel()
+	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/inside" {
+			http.Redirect(w, r, "http://localhost:1/metadata", http.StatusFound)
+			return
+		}
+		if r.URL.Path == "/once" {
+			http.Redirect(w, r, "/", http.StatusFound)
+			return
+		}
+		io.WriteString(w, "hello")
+	}))
+	defer secure.Close()
+	d := &outbound.Dialer{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}
+	get := func(o outbound.Options, path string) (string, error) {
+		o.Timeout = 5 * time.Second
+		c, err := d.Client(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.CloseIdleConnections()
+		res, err := c.Get(secure.URL + path)
+		if err != nil {
+			return "", err
+		}
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		return strconv.Itoa(res.StatusCode) + " " + string(b[:min(len(b), 5)]), err
+	}
+	roots := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
+	if _, err := get(outbound.Options{}, ""); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("unknown authority: %v", err)
+	}
+	for _, o := range []outbound.Options{{SkipVerify: true}, {Roots: roots}} {
+		if got, err := get(o, ""); got != "200 hello" {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	if got, err := get(outbound.Options{Roots: roots}, "/once"); !strings.HasPrefix(got, "302") {
+		t.Errorf("no redirects: %q, %v", got, err)
+	}
+	if got, err := get(outbound.Options{Roots: roots, Redirects: 1}, "/once"); got != "200 hello" {
+		t.Errorf("one redirect: %q, %v", got, err)
+	}
+	d.Allow = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+	if _, err := d.Client(outbound.Options{Roots: []byte("none")}); !fault.Is(err, fault.Invalid) {
+		t.Errorf("bad roots: %v", err)
+	}
+}
+
+// A redirect does not lead to where a direct request would not.
+func TestRedirectInside(t *testing.T) {
+	t.Parallel()
+	inside := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("reached") }))
+	defer inside.Close()
+	u, _ := url.Parse(inside.URL)
+	outside := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://127.0.0.2:"+u.Port(), http.StatusTemporaryRedirect)
+	}))
+	defer outside.Close()
+	d := &outbound.Dialer{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}
+	c, err := d.Client(outbound.Options{Timeout: 5 * time.Second, Redirects: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Post(outside.URL, "text/plain", strings.NewReader("x"))
+	if f, ok := errors.AsType[*fault.Error](err); !ok || f.Kind != fault.Precondition {
+		t.Errorf("%v", err)
+	}
+}
+
+// Behind a proxy, targets that this machine can resolve are checked all the same.
+func TestProxy(t *testing.T) {
+	t.Parallel()
+	var asked string
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = r.URL.String()
+		io.WriteString(w, "by proxy")
+	}))
+	defer proxy.Close()
+	at, _ := url.Parse(proxy.URL)
+	d := &outbound.Dialer{}
+	c, err := d.Client(outbound.Options{Timeout: 5 * time.Second, Proxy: at})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := c.Get("http://10.9.8.7/x")
+	if err != nil || asked != "http://10.9.8.7/x" {
+		t.Fatalf("asked %q, %v", asked, err)
+	}
+	res.Body.Close()
+	if _, err := c.Get("http://127.0.0.1:9/"); err == nil {
+		t.Error("the proxy was asked for its own machine")
+	}
+}
+
+func TestCheckURL(t *testing.T) {
+	t.Parallel()
+	for text, ok := range map[string]bool{
+		"http://a": true, "https://a.b:8443/x?y=z": true, "http://127.0.0.1:9/": true, "https://[::1]/": true,
+		"": false, "a": false, "/x": false, "ftp://a": false, "file:///etc/passwd": false, "unix:///run/x": false, "http://": false, "http://:80": false,
+		"http://u:p@a/": false, "http://a b": false, "http://a\n": false, "gopher://a": false, "http://%zz": false,
+	} {
+		if _, err := outbound.CheckURL(text); (err == nil) != ok {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func FuzzDial(f *testing.F) {
+	for _, s := range []string{"127.0.0.1", "localhost", "0x7f.1", "::ffff:127.0.0.1", "0", "[::1]", "::", "127.1", "2130706433", "::1%lo"} {
+		f.Add(s)
+	}
+	l, port := listener(f)
+	f.Cleanup(func() { l.Close() })
+	// No name server: what is left are the spellings and the hosts file.
+	d := &outbound.Dialer{Resolver: &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("no name server")
+	}}}
+	f.Fuzz(func(t *testing.T, host string) {
+		if a, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil && d.Check(netip.AddrPortFrom(a, 1)) == nil {
+			return // somebody else's; a test does not go there
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(host, port)); err == nil {
+			defer c.Close()
+			t.Errorf("%q: connected to %v", host, c.RemoteAddr())
+		}
+	})
+}
+
+func FuzzCheckURL(f *testing.F) {
+	f.Add("http://a:1/x")
+	f.Add("https://[::1]:443?q")
+	f.Fuzz(func(t *testing.T, s string) {
+		if u, err := outbound.CheckURL(s); err == nil {
+			if _, err := http.NewRequest("POST", u.String(), nil); err != nil {
+				t.Errorf("%q: %v", s, err)
+			}
+		}
+	})
+}
