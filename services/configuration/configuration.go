@@ -61,6 +61,9 @@ type Settings struct {
 	LDAPGroupScope          int64  `json:"ldap_group_search_scope"`
 	LDAPGroupAdminDN        string `json:"ldap_group_admin_dn"` // its members are system administrators
 	LDAPGroupMembership     string `json:"ldap_group_membership_attribute"`
+	LDAPStartTLS            bool   `json:"ldap_start_tls"`             // encrypt ldap:// before anything is said; Harbor has no such key
+	LDAPCA                  string `json:"ldap_ca_certificate"`        // PEM of authorities to trust; Harbor has no such key
+	LDAPGroupNested         string `json:"ldap_group_nested"`          // "", in_chain or walk; Harbor has no such key
 	LDAPGroupAttachParallel bool   `json:"ldap_group_attach_parallel"` // stored for Harbor's clients; groups are always asked for at once
 	OIDCName                string `json:"oidc_name"`                  // of the provider, for the login page
 	OIDCEndpoint            string `json:"oidc_endpoint"`
@@ -71,6 +74,7 @@ type Settings struct {
 	OIDCGroupFilter         string `json:"oidc_group_filter"` // regular expression (RE2)
 	OIDCUserClaim           string `json:"oidc_user_claim"`
 	OIDCVerifyCert          bool   `json:"oidc_verify_cert"`
+	OIDCCA                  string `json:"oidc_ca_certificate"` // PEM of authorities to trust; Harbor has no such key
 	OIDCAutoOnboard         bool   `json:"oidc_auto_onboard"`
 	OIDCLogout              bool   `json:"oidc_logout"`
 	OIDCExtraParameters     string `json:"oidc_extra_redirect_parms"` // a JSON object of strings

@@ -1,6 +1,7 @@
 package configuration
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -159,6 +160,9 @@ var rules = map[string]func(any) error{
 	"ldap_group_attribute_name":           attribute(false),
 	"ldap_group_search_scope":             between(0, 2),
 	"ldap_group_membership_attribute":     attribute(false),
+	"ldap_group_nested":                   oneOf("", "in_chain", "walk"),
+	"ldap_ca_certificate":                 certificates,
+	"oidc_ca_certificate":                 certificates,
 	"oidc_endpoint":                       address(false, "https", "http"),
 	"oidc_scope":                          oidcScope,
 	"oidc_group_filter":                   expression,
@@ -300,6 +304,13 @@ func oidcScope(v any) error {
 	scopes := strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
 	if s != "" && !slices.Contains(scopes, "openid") {
 		return fmt.Errorf("it must have openid among others")
+	}
+	return nil
+}
+
+func certificates(v any) error {
+	if s := v.(string); s != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(s)) {
+		return fmt.Errorf("it must hold certificates in PEM form")
 	}
 	return nil
 }

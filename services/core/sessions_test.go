@@ -157,7 +157,6 @@ func TestUserExists(t *testing.T) {
 func FuzzCSRFToken(f *testing.F) {
 	b := setup(f)
 	w := b.browser()
-	f.Add(w.token, w.cookies["_gorilla_csrf"])
 	f.Add("", "")
 	f.Add("AAAA", strings.Repeat("A", 86))
 	good := w.cookies["_gorilla_csrf"]
