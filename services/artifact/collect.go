@@ -18,6 +18,7 @@ type Collected struct {
 	Objects   int   `json:"objects"`   // unlinked
 	Bytes     int64 `json:"bytes"`     // freed by Objects
 	Failed    int   `json:"failed"`    // unlinks that will be tried again
+	Dropped   int64 `json:"dropped"`   // bytes of Blobs
 }
 
 // Collect reviews everything that is due, at most limit items of each kind, and
@@ -42,12 +43,13 @@ func (s *Store) Collect(ctx context.Context, limit int, remove func(ctx context.
 		}
 	}
 	for range limit {
-		more, dropped, err := s.reviewBlob(ctx)
+		more, dropped, size, err := s.reviewBlob(ctx)
 		if err != nil {
 			return c, wrap(err, "review blobs")
 		}
 		if dropped {
 			c.Blobs++
+			c.Dropped += size
 		}
 		if !more {
 			break
@@ -129,7 +131,7 @@ DELETE FROM manifests WHERE id IN (SELECT id FROM doomed)`
 
 // reviewBlob takes one blob that is due and drops it if nothing refers to it:
 // its rows go, and a tomb with its storage key stays until the bytes are gone.
-func (s *Store) reviewBlob(ctx context.Context) (more, dropped bool, err error) {
+func (s *Store) reviewBlob(ctx context.Context) (more, dropped bool, size int64, err error) {
 	err = s.retryTx(ctx, func(tx pgx.Tx) error {
 		more, dropped = false, false
 		var d []byte
@@ -166,14 +168,17 @@ func (s *Store) reviewBlob(ctx context.Context) (more, dropped bool, err error) 
 				return err
 			}
 		}
-		tag, err = tx.Exec(ctx, `DELETE FROM blobs WHERE digest = $1`, d)
-		dropped = err == nil && tag.RowsAffected() > 0
+		err = tx.QueryRow(ctx, `DELETE FROM blobs WHERE digest = $1 RETURNING size`, d).Scan(&size)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		dropped = err == nil
 		return err
 	})
 	if dropped {
 		s.links.InvalidateAll()
 	}
-	return more, dropped, err
+	return more, dropped, size, err
 }
 
 // sweep unlinks what tombs name. Unlinking is idempotent: a tomb is removed only

@@ -23,6 +23,7 @@ import (
 	"berth/services/core"
 	"berth/services/proxy"
 	"berth/services/session"
+	"berth/services/upkeep"
 )
 
 // frontDoor opens the sockets that the settings ask for and serves them.
@@ -243,6 +244,7 @@ func coreOptions(n *node, st stores) core.Options {
 	o := core.Options{
 		Pool: n.pool, Accounts: n.accounts, Projects: n.projects, Artifacts: st.artifacts, Configuration: n.configuration,
 		Sessions: session.New(n.pool, n.key, n.outbox), Key: n.key, Log: n.log,
+		Tasks: n.tasks, Upkeep: upkeep.New(n.pool, n.tasks),
 		ExternalURL: publicURL(s), StorageName: "filesystem",
 		OpenBlob: func(ctx context.Context, key string) (io.ReadCloser, error) { return st.blobs.Open(ctx, key) },
 		CA:       func() ([]byte, error) { return os.ReadFile(s.CA()) },

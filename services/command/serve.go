@@ -22,7 +22,9 @@ import (
 	"berth/services/database"
 	"berth/services/jobs"
 	"berth/services/registry"
+	"berth/services/task"
 	"berth/services/token"
+	"berth/services/upkeep"
 )
 
 // A service runs until its context ends, calls ready once it can be used, and
@@ -216,7 +218,8 @@ func runJobs(ctx context.Context, s setting.Settings, log *slog.Logger, ready fu
 	}
 	defer n.close()
 	defer st.blobs.Close()
-	svc, err := jobs.New(jobs.Options{Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Tasks: n.tasks, Log: log})
+	svc, err := jobs.New(jobs.Options{Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Tasks: n.tasks, Log: log,
+		Kinds: []task.Kind{upkeep.Collector(st.artifacts, st.blobs.Delete), upkeep.Purger(n.pool)}})
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,8 @@ import (
 	"berth/services/project"
 	"berth/services/reference"
 	"berth/services/session"
+	"berth/services/task"
+	"berth/services/upkeep"
 )
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
@@ -60,7 +62,12 @@ func setup(t testing.TB) *bundle {
 	if err := projects.EnsureLibrary(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	tasks, err := task.NewStore(pool)
+	if err != nil {
+		t.Fatal(err)
+	}
 	b.options = core.Options{
+		Tasks: tasks, Upkeep: upkeep.New(pool, tasks),
 		Log:  slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Pool: pool, Accounts: accounts, Projects: projects, Artifacts: b.artifacts,
 		Configuration: configuration.New(pool, key, outbox), Sessions: session.New(pool, key, outbox), Key: key,

@@ -49,6 +49,8 @@ import (
 	"berth/services/configuration"
 	"berth/services/project"
 	"berth/services/session"
+	"berth/services/task"
+	"berth/services/upkeep"
 )
 
 // Options are what the API works with.
@@ -62,6 +64,9 @@ type Options struct {
 	Configuration *configuration.Store
 	// Sessions are the browsers'.
 	Sessions *session.Store
+	// Tasks are what runs in the background, and Upkeep what of it Berth does on itself.
+	Tasks  *task.Store
+	Upkeep *upkeep.Store
 	// Key signs what browsers keep for us. Nodes that share a database share it.
 	Key secret.Key
 

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -105,6 +106,11 @@ func (a *API) reply(w http.ResponseWriter, r *http.Request, v any) {
 		}
 		a.json(w, r, http.StatusOK, items)
 	default:
+		if p := reflect.ValueOf(v); p.Kind() == reflect.Pointer && p.IsNil() { // what is not set has no body, in Harbor
+			h.Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusOK)
+			return
+		}
 		a.json(w, r, http.StatusOK, v)
 	}
 }

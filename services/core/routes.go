@@ -24,6 +24,8 @@ var routes = slices.Concat(
 	auditRoutes,
 	trashRoutes,
 	configurationRoutes,
+	upkeepRoutes,
+	jobserviceRoutes,
 	comingRoutes,
 )
 

@@ -55,6 +55,10 @@ func fill(path string) string {
 			return "1"
 		case "{robot_id}", "{mid}", "{group_id}":
 			return "1"
+		case "{execution_id}", "{job_id}":
+			return "4711"
+		case "{job_type}", "{pool_id}":
+			return "all"
 		case "{repository_name}":
 			return "app"
 		case "{reference}":

@@ -144,6 +144,12 @@ func prepare(b *bundle, name string) {
 				b.t.Fatal(err)
 			}
 		}
+	case "133-gc-hist.txt": // garbage was collected before
+		b.want(b.do("POST", "/api/v2.0/system/gc/schedule", root, `{"schedule":{"type":"Manual"},"parameters":{}}`), 201)
+	case "148-pools.txt": // a process runs jobs
+		if _, err := b.pool.Exec(b.t.Context(), `INSERT INTO job_pools (id, host, pid, concurrency) VALUES ('p', 'h', 1, 10)`); err != nil {
+			b.t.Fatal(err)
+		}
 	case "150-auditext.txt":
 		for range 2 {
 			if _, err := b.pool.Exec(b.t.Context(), `INSERT INTO audit_events (op_time, event_id, operation, resource_type, resource, username) VALUES (now(), gen_random_uuid(), 'create', 'artifact', 'x', 'admin')`); err != nil {

@@ -147,32 +147,34 @@ func periodic(every time.Duration, args river.JobArgs) *river.PeriodicJob {
 
 // Run works until ctx ends, then lets running jobs finish for 10 s.
 func (s *Service) Run(ctx context.Context) error {
-	trail, stopTrail := context.WithCancel(context.WithoutCancel(ctx))
-	var writing errgroup.Group
-	writing.Go(func() error { return s.trail.Run(trail) })
-	defer func() { stopTrail(); writing.Wait() }()
-	// The runner's heartbeat begins before River does and ends after it.
+	// What writes for jobs begins before River does and ends after it.
+	behind, stop := context.WithCancel(context.WithoutCancel(ctx))
+	g, behind := errgroup.WithContext(behind)
+	defer func() { stop(); g.Wait() }()
 	if err := s.runner.Enter(ctx); err != nil {
 		return err
 	}
-	beating, stopRunner := context.WithCancel(context.WithoutCancel(ctx))
-	var running errgroup.Group
-	running.Go(func() error { return s.runner.Run(beating) })
-	defer func() { stopRunner(); running.Wait() }()
+	g.Go(func() error { return s.trail.Run(behind) })
+	g.Go(func() error { return s.runner.Run(behind) })
 	if err := s.client.Start(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-behind.Done(): // one of the two has failed: its error is the group's
+	}
 	s.runner.Leave()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	if err := s.client.Stop(grace); err != nil {
+	err := s.client.Stop(grace)
+	if err != nil {
 		// They are rescued by whoever runs jobs next.
 		hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 		defer cancel()
-		return s.client.StopAndCancel(hard)
+		err = s.client.StopAndCancel(hard)
 	}
-	return nil
+	stop()
+	return errors.Join(g.Wait(), err)
 }
 
 // event writes one event into the audit trail, then tells the others.

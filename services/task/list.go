@@ -153,3 +153,15 @@ func (s *Store) Log(ctx context.Context, task int64) (string, error) {
 	}
 	return strings.Join(chunks, ""), err
 }
+
+// LogOf gives the logs of an execution's tasks, one after the other, up to a
+// hundred of them.
+func (s *Store) LogOf(ctx context.Context, execution int64) (string, error) {
+	rows, err := s.pool.Query(ctx, `SELECT l.lines FROM task_logs l JOIN (SELECT id FROM tasks WHERE execution_id = $1 ORDER BY id LIMIT 100) AS t
+		ON t.id = l.task_id ORDER BY l.task_id, l.id`, execution)
+	if err != nil {
+		return "", database.Fault(err)
+	}
+	chunks, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return strings.Join(chunks, ""), database.Fault(err)
+}

@@ -26,7 +26,7 @@ func (r *Runner) Enter(ctx context.Context) error {
 func (r *Runner) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { r.keepBeating(ctx); return nil })
-	g.Go(func() error { r.keepListening(ctx); return nil })
+	g.Go(func() error { return r.hearStops(ctx) })
 	g.Go(func() error { every(ctx, flushEvery, r.flushLogs); return nil })
 	g.Go(func() error { every(ctx, r.Tick, r.fire); return nil })
 	g.Go(func() error { every(ctx, 10*time.Minute, r.sweep); return nil })
@@ -191,47 +191,20 @@ func (r *Runner) rescue(ctx context.Context) error {
 	}))
 }
 
-// keepListening hears of tasks that were stopped. Without a connection the
-// heartbeat finds them, a little later.
-func (r *Runner) keepListening(ctx context.Context) {
-	for ctx.Err() == nil {
-		err := r.listen(ctx)
-		if ctx.Err() == nil {
-			r.Log.Debug("lost the notification connection", "err", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Second):
-			}
-		}
-	}
-}
-
-func (r *Runner) listen(ctx context.Context) error {
-	conn, err := r.Pool.Acquire(ctx)
-	if err != nil {
-		return err
-	}
-	// A connection that has listened goes on to receive: it is not given back.
-	raw := conn.Hijack()
-	defer raw.Close(context.WithoutCancel(ctx))
-	if _, err := raw.Exec(ctx, "LISTEN "+stopChannel); err != nil {
-		return err
-	}
-	for {
-		n, err := raw.WaitForNotification(ctx)
+// hearStops hears of tasks that were stopped. Without a connection the heartbeat
+// finds them, a little later.
+func (r *Runner) hearStops(ctx context.Context) error {
+	return database.Listen(ctx, r.Pool, stopChannel, func(bool) {}, func(payload string) {
+		id, err := strconv.ParseInt(payload, 10, 64)
 		if err != nil {
-			return err
-		}
-		id, err := strconv.ParseInt(n.Payload, 10, 64)
-		if err != nil {
-			continue
+			return
 		}
 		r.mu.Lock()
+		defer r.mu.Unlock()
 		if a := r.active[id]; a != nil {
 			a.cancel(ErrStopped)
 		}
-		r.mu.Unlock()
-	}
+	})
 }
 
 // flushLogs writes what the runs' logs have gathered.

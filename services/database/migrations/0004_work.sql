@@ -124,6 +124,9 @@ CREATE TABLE schedules (
   UNIQUE (vendor, vendor_id)
 );
 CREATE INDEX schedules_due ON schedules (next_run);
+-- The audit trail is kept for a year, until somebody plans otherwise.
+INSERT INTO schedules (vendor, type, cron, params, next_run) VALUES ('PURGE_AUDIT_LOG', 'Daily', '0 0 3 * * *',
+  '{"audit_retention_hour": 8760, "include_operations": "create,delete,update,pull,login,logout", "dry_run": false}', date_trunc('day', now()) + interval '27 hours');
 
 -- +goose Down
 SELECT 1; -- Berth goes forward only; a rollback restores the dump that the update took.
