@@ -9,7 +9,7 @@
 // Garbage collection runs beside pushes. What keeps it from deleting what a push
 // is about to refer to is one order of locks, everywhere:
 //
-//	gc_blobs row → repository → blobs (sorted by digest) → manifests → tags
+//	gc_blobs row → repository → blobs (sorted by digest) → manifests → tags → usage
 //
 // (CommitBlob and Mount share-lock their repository last, by a foreign key. That
 // is no way round the order: whoever holds a repository for itself waits for no
@@ -64,6 +64,8 @@ type Options struct {
 	// Present reports whether a blob's bytes are there in full; a push of a
 	// digest whose bytes are gone replaces them. Nil means they always are.
 	Present func(ctx context.Context, key string, size int64) bool
+	// Quotas reports whether projects' quotas are enforced. Nil means that they are.
+	Quotas func(ctx context.Context) bool
 }
 
 // Store answers and changes. It is safe for concurrent use.
@@ -71,7 +73,7 @@ type Store struct {
 	Options
 	payloads *otter.Cache[reference.Digest, []byte] // manifests by digest: immutable, hence never stale
 	links    *otter.Cache[link, Blob]               // pulls' link checks; short-lived, dropped on deletion
-	repos    *otter.Cache[string, int64]            // names to ids; a wrong id fails a foreign key and is looked up again
+	repos    *otter.Cache[string, repo]             // by name; a wrong id fails a foreign key and is looked up again
 	tags     *tagLookups
 }
 
@@ -113,7 +115,10 @@ func New(o Options) (*Store, error) {
 	}); err != nil {
 		return nil, err
 	}
-	s.repos, err = otter.New(&otter.Options[string, int64]{MaximumSize: 20_000})
+	s.repos, err = otter.New(&otter.Options[string, repo]{
+		MaximumSize:      20_000,
+		ExpiryCalculator: otter.ExpiryWriting[string, repo](linkLife),
+	})
 	return s, err
 }
 
@@ -159,49 +164,51 @@ func nameUnknown(repo string) error {
 	return fault.Wrap(fault.NotFound, ErrNameUnknown, "repository %s not found", repo)
 }
 
-// repoID finds a repository's id; fault NotFound if there is none.
-func (s *Store) repoID(ctx context.Context, name string) (int64, error) {
-	if id, ok := s.repos.GetIfPresent(name); ok {
-		return id, nil
+// repo is what is remembered of a repository.
+type repo struct {
+	id int64
+	// bound says that its project has a limit or is read-only, so that blobs are
+	// checked when they come. It may be out of date for as long as the cache, or
+	// until its change is heard of; a manifest is always checked.
+	bound bool
+}
+
+// findRepo finds a repository; fault NotFound if there is none.
+func (s *Store) findRepo(ctx context.Context, name string) (repo, error) {
+	if r, ok := s.repos.GetIfPresent(name); ok {
+		return r, nil
 	}
-	var id int64
-	err := s.Pool.QueryRow(ctx, `SELECT id FROM repositories WHERE name = $1`, name).Scan(&id)
+	var r repo
+	err := s.Pool.QueryRow(ctx, `SELECT r.id, p.storage_limit >= 0 OR p.read_only
+		FROM repositories r JOIN projects p ON p.id = r.project_id WHERE r.name = $1`, name).Scan(&r.id, &r.bound)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, nameUnknown(name)
+		return repo{}, nameUnknown(name)
 	}
 	if err != nil {
-		return 0, database.Fault(err)
+		return repo{}, database.Fault(err)
 	}
-	s.repos.Set(name, id)
-	return id, nil
+	s.repos.Set(name, r)
+	return r, nil
 }
 
 // ensureRepo finds or makes a repository. Its project must exist.
-func (s *Store) ensureRepo(ctx context.Context, name string) (int64, error) {
-	id, err := s.repoID(ctx, name)
+func (s *Store) ensureRepo(ctx context.Context, name string) (repo, error) {
+	r, err := s.findRepo(ctx, name)
 	if !fault.Is(err, fault.NotFound) {
-		return id, err
+		return r, err
 	}
 	project, _ := reference.Project(name)
-	err = s.Pool.QueryRow(ctx, `
-		WITH made AS (
-			INSERT INTO repositories (project_id, name) SELECT id, $2 FROM projects WHERE name = $1
-			ON CONFLICT (name) DO NOTHING RETURNING id)
-		SELECT id FROM made UNION ALL SELECT id FROM repositories WHERE name = $2 LIMIT 1`, project, name).Scan(&id)
-	if errors.Is(err, pgx.ErrNoRows) {
-		// Either there is no such project, or another push made the repository
-		// after this statement's snapshot.
-		if id, err = s.repoID(ctx, name); fault.Is(err, fault.NotFound) {
-			return 0, fault.Wrap(fault.NotFound, ErrNameUnknown, "project %s not found", project).
-				WithHint("create the project first")
-		}
-		return id, err
-	}
+	_, err = s.Pool.Exec(ctx, `INSERT INTO repositories (project_id, name) SELECT id, $2 FROM projects WHERE name = $1
+		ON CONFLICT (name) DO NOTHING`, project, name)
 	if err != nil {
-		return 0, database.Fault(err)
+		return repo{}, database.Fault(err)
 	}
-	s.repos.Set(name, id)
-	return id, nil
+	// Whoever made it, it is there now; or there is no such project.
+	if r, err = s.findRepo(ctx, name); fault.Is(err, fault.NotFound) {
+		return repo{}, fault.Wrap(fault.NotFound, ErrNameUnknown, "project %s not found", project).
+			WithHint("create the project first")
+	}
+	return r, err
 }
 
 // retryTx runs f in a transaction, and again as retry says.

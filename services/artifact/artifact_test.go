@@ -509,3 +509,13 @@ func TestTextThatCannotBeStored(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// blobs uploads n new blobs.
+func (b *bench) blobs(repo string, n int) []reference.Digest {
+	b.t.Helper()
+	list := make([]reference.Digest, n)
+	for i := range list {
+		list[i] = b.blob(repo, rand.Text())
+	}
+	return list
+}

@@ -96,12 +96,26 @@ func (s *Store) reviewManifest(ctx context.Context) (more, purged bool, err erro
 			ON CONFLICT (digest) DO UPDATE SET attempts = 0`, id, s.Times.Grace); err != nil {
 			return err
 		}
+		// Only a manifest that nobody has deleted still counts.
+		var project *int64
+		var n needs
+		err = tx.QueryRow(ctx, `SELECT r.project_id FROM manifests m JOIN repositories r ON r.id = m.repo_id JOIN projects p ON p.id = r.project_id
+			WHERE m.id = $1 AND m.deleted_at IS NULL AND p.metadata->>'delete_untagged' = 'true'`, id).Scan(&project)
+		if err == nil {
+			n, err = hold(ctx, tx, []int64{id})
+		}
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
 		if _, err := tx.Exec(ctx, `SELECT FROM manifests WHERE id = $1 FOR UPDATE`, id); err != nil {
 			return err
 		}
 		// A new statement: it sees what committed while we waited for the lock.
-		tag, err := tx.Exec(ctx, purgeManifest, id, s.Times.Trash)
-		if purged = err == nil && tag.RowsAffected() > 0; err != nil || purged {
+		tag, err := tx.Exec(ctx, purgeManifest, id, s.Times.Trash, project != nil)
+		if purged = err == nil && tag.RowsAffected() > 0; purged && project != nil {
+			return release(ctx, tx, *project, n)
+		}
+		if err != nil || purged {
 			return err
 		}
 		// The bin's time may have been made longer since this was queued.
@@ -118,7 +132,7 @@ WITH doomed AS (
 	WHERE m.id = $1
 	AND NOT EXISTS (SELECT FROM tags t WHERE t.manifest_id = m.id)
 	AND CASE WHEN m.deleted_at IS NOT NULL THEN m.deleted_at <= now() - $2::interval
-	ELSE p.metadata->>'delete_untagged' = 'true'
+	ELSE $3::boolean AND p.metadata->>'delete_untagged' = 'true'
 		AND NOT EXISTS (SELECT FROM deleted_tags t WHERE t.manifest_id = m.id)
 		AND NOT EXISTS (SELECT FROM manifest_children c JOIN manifests x ON x.id = c.parent_id WHERE c.digest = m.digest AND x.repo_id = m.repo_id)
 		AND NOT EXISTS (SELECT FROM manifests x WHERE x.repo_id = m.repo_id AND x.digest = m.subject)
@@ -148,6 +162,9 @@ func (s *Store) reviewBlob(ctx context.Context) (more, dropped bool, size int64,
 			return err
 		}
 		// Separate statements, each with a snapshot from after the lock.
+		if err := releaseUnreferred(ctx, tx, d); err != nil {
+			return err
+		}
 		var used bool
 		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM manifest_blobs WHERE digest = $1)`, d).Scan(&used); err != nil {
 			return err
@@ -229,6 +246,9 @@ func PurgeProject(ctx context.Context, tx pgx.Tx, projectID int64, grace time.Du
 		SELECT DISTINCT mb.digest, now() + $2 FROM manifest_blobs mb JOIN manifests m ON m.id = mb.manifest_id
 		JOIN repositories r ON r.id = m.repo_id WHERE r.project_id = $1 ORDER BY 1 ON CONFLICT (digest) DO UPDATE SET attempts = 0`, projectID, grace)
 	batch.Queue(`DELETE FROM repositories WHERE project_id = $1 AND NOT has_manifests`, projectID)
+	for _, table := range []string{"project_blobs", "usage_changes", "usage_shards"} {
+		batch.Queue(`DELETE FROM `+table+` WHERE project_id = $1`, projectID)
+	}
 	batch.Queue(`SELECT pg_notify('berth_artifact', 'deleted')`)
 	return tx.SendBatch(ctx, batch).Close()
 }

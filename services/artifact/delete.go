@@ -9,6 +9,7 @@ import (
 
 	"berth/appliance/fault"
 	"berth/services/event"
+	"berth/services/immutability"
 	"berth/services/reference"
 )
 
@@ -22,21 +23,64 @@ import (
 type lockedRepo struct {
 	id, projectID int64
 	name          string
+	rules         immutability.Rules
 }
+
+// immutable reads the rules of a project p that are in force, and whether they
+// forbid pushing the same again.
+const immutable = `(SELECT jsonb_agg(i.rule) FROM immutable_rules i WHERE i.project_id = p.id AND NOT i.disabled),
+	coalesce(p.metadata->>'immutable_strict' = 'true', false)`
 
 func lockRepo(ctx context.Context, tx pgx.Tx, name string) (r lockedRepo, err error) {
 	r.name = name
-	err = tx.QueryRow(ctx, `SELECT id, project_id FROM repositories WHERE name = $1 FOR UPDATE`, name).Scan(&r.id, &r.projectID)
+	var frozen, strict bool
+	err = tx.QueryRow(ctx, `SELECT r.id, p.id, p.read_only, `+immutable+`
+		FROM repositories r JOIN projects p ON p.id = r.project_id WHERE r.name = $1 FOR UPDATE OF r`, name).
+		Scan(&r.id, &r.projectID, &frozen, &r.rules, &strict)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return r, nameUnknown(name)
+	}
+	if err == nil && frozen {
+		err = readOnly(name)
 	}
 	return r, err
 }
 
+// ErrImmutable is what the Precondition fault of a change to an immutable tag
+// wraps.
+var ErrImmutable = errors.New("immutable")
+
+func immutableFault(repo, tag, what string) error {
+	return fault.Wrap(fault.Precondition, ErrImmutable, "the tag %s of %s is configured as immutable, it cannot %s", tag, repo, what).
+		WithHint("choose another tag, or change the project's rules of immutability")
+}
+
+// mayGo refuses the deletion of manifests that have an immutable tag.
+func (r lockedRepo) mayGo(ctx context.Context, tx pgx.Tx, ids []int64) error {
+	if len(r.rules) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `SELECT name FROM tags WHERE manifest_id = ANY($1) ORDER BY name`, ids)
+	if err != nil {
+		return err
+	}
+	tags, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	if held := r.rules.Among(r.name, tags); len(held) > 0 {
+		return immutableFault(r.name, held[0], "be deleted")
+	}
+	return nil
+}
+
 // DeleteTag removes one tag and leaves what it names (OCI Distribution 1.1,
-// "Deleting tags"). Errors: NotFound.
+// "Deleting tags"). Errors: NotFound; Precondition if the tag is immutable.
 func (s *Store) DeleteTag(ctx context.Context, repo, tag string) error {
 	return s.deleting(ctx, repo, func(tx pgx.Tx, r lockedRepo) (event.Event, error) {
+		if r.rules.Hold(repo, tag) {
+			return event.Event{}, immutableFault(repo, tag, "be deleted")
+		}
 		var raw []byte
 		err := tx.QueryRow(ctx, `
 			WITH gone AS (
@@ -63,7 +107,8 @@ func (s *Store) DeleteTag(ctx context.Context, repo, tag string) error {
 
 // DeleteManifest removes a manifest and all its tags and, unless they are tagged,
 // the children of an index that no other lists, and what refers to it as its
-// subject (signatures, SBOMs). Errors: NotFound; Conflict if an index lists it.
+// subject (signatures, SBOMs). Errors: NotFound; Conflict if an index lists it;
+// Precondition if one of its tags is immutable.
 func (s *Store) DeleteManifest(ctx context.Context, repo string, d reference.Digest) error {
 	return s.deleting(ctx, repo, func(tx pgx.Tx, r lockedRepo) (event.Event, error) {
 		var id int64
@@ -71,7 +116,7 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d reference.Dig
 		err := tx.QueryRow(ctx, `
 			SELECT m.id, (SELECT p.digest FROM manifest_children c JOIN manifests p ON p.id = c.parent_id
 				WHERE c.digest = m.digest AND p.repo_id = m.repo_id AND p.deleted_at IS NULL LIMIT 1)
-			FROM manifests m WHERE m.repo_id = $1 AND m.digest = $2 AND m.deleted_at IS NULL FOR UPDATE OF m`,
+			FROM manifests m WHERE m.repo_id = $1 AND m.digest = $2 AND m.deleted_at IS NULL`,
 			r.id, d.Bytes()).Scan(&id, &parent)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return event.Event{}, fault.Wrap(fault.NotFound, ErrManifestUnknown, "artifact %s@%s not found", repo, d)
@@ -86,14 +131,15 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d reference.Dig
 		return event.Event{
 			Operation: "delete", ResourceType: "artifact", Resource: repo + "@" + d.String(),
 			Description: "delete artifact: " + repo + "@" + d.String(), Digest: d.String(),
-		}, s.trash(ctx, tx, r.id, []int64{id})
+		}, s.trash(ctx, tx, r, []int64{id})
 	})
 }
 
-// DeleteRepository removes everything in a repository. Errors: NotFound.
+// DeleteRepository removes everything in a repository. Errors: NotFound;
+// Precondition if it has an immutable tag.
 func (s *Store) DeleteRepository(ctx context.Context, repo string) error {
 	return s.deleting(ctx, repo, func(tx pgx.Tx, r lockedRepo) (event.Event, error) {
-		rows, err := tx.Query(ctx, `SELECT id FROM manifests WHERE repo_id = $1 AND deleted_at IS NULL ORDER BY id FOR UPDATE`, r.id)
+		rows, err := tx.Query(ctx, `SELECT id FROM manifests WHERE repo_id = $1 AND deleted_at IS NULL`, r.id)
 		if err != nil {
 			return event.Event{}, err
 		}
@@ -106,7 +152,7 @@ func (s *Store) DeleteRepository(ctx context.Context, repo string) error {
 		}
 		return event.Event{
 			Operation: "delete", ResourceType: "repository", Resource: repo, Description: "delete repository: " + repo,
-		}, s.trash(ctx, tx, r.id, ids)
+		}, s.trash(ctx, tx, r, ids)
 	})
 }
 
@@ -142,14 +188,21 @@ AND NOT EXISTS (SELECT FROM tags t WHERE t.manifest_id = m.id) AND (
 	OR (m.digest IN (SELECT digest FROM manifest_children WHERE parent_id = ANY($2))
 		AND NOT EXISTS (SELECT FROM manifest_children c JOIN manifests p ON p.id = c.parent_id
 			WHERE c.digest = m.digest AND p.repo_id = m.repo_id AND p.deleted_at IS NULL AND p.id <> ALL($2))))
-ORDER BY m.id FOR UPDATE OF m`
+ORDER BY m.id`
 
 // trash moves manifests and their families to the recycle bin. All that one
 // call moves carries the same deleted_at (the transaction's time), which is how
-// Restore brings it back together.
-func (s *Store) trash(ctx context.Context, tx pgx.Tx, repoID int64, ids []int64) error {
+// Restore brings it back together. What the project's usage no longer needs is
+// free at once, though its bytes stay until the bin is emptied.
+//
+// It finds them under the repository's lock, and then locks blobs and manifests
+// in the order that all do.
+func (s *Store) trash(ctx context.Context, tx pgx.Tx, r lockedRepo, ids []int64) error {
+	if err := r.mayGo(ctx, tx, ids); err != nil {
+		return err
+	}
 	for range 16 { // an index of indexes of …: deeper than any real one
-		rows, err := tx.Query(ctx, family, repoID, ids)
+		rows, err := tx.Query(ctx, family, r.id, ids)
 		if err != nil {
 			return err
 		}
@@ -162,14 +215,22 @@ func (s *Store) trash(ctx context.Context, tx pgx.Tx, repoID int64, ids []int64)
 		}
 		ids = append(ids, more...)
 	}
+	n, err := hold(ctx, tx, ids)
+	if err != nil {
+		return err
+	}
 	user := event.From(ctx).User
 	batch := &pgx.Batch{}
+	batch.Queue(`SELECT FROM manifests WHERE id = ANY($1) ORDER BY id FOR UPDATE`, ids)
 	batch.Queue(`UPDATE manifests SET deleted_at = now(), deleted_by = $2 WHERE id = ANY($1)`, ids, user)
 	batch.Queue(`WITH gone AS (DELETE FROM tags WHERE manifest_id = ANY($1) RETURNING name, manifest_id)
-		INSERT INTO deleted_tags (repo_id, name, manifest_id, deleted_by) SELECT $2, name, manifest_id, $3 FROM gone`, ids, repoID, user)
+		INSERT INTO deleted_tags (repo_id, name, manifest_id, deleted_by) SELECT $2, name, manifest_id, $3 FROM gone`, ids, r.id, user)
 	batch.Queue(`INSERT INTO gc_manifests (manifest_id, review_after) SELECT id, now() + $2 FROM unnest($1::bigint[]) AS x(id)`, ids, s.Times.Trash)
-	batch.Queue(setHasManifests, repoID)
-	return tx.SendBatch(ctx, batch).Close()
+	batch.Queue(setHasManifests, r.id)
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return err
+	}
+	return release(ctx, tx, r.projectID, n)
 }
 
 const setHasManifests = `UPDATE repositories SET updated_at = now(),
@@ -212,6 +273,12 @@ func (s *Store) DeleteBlob(ctx context.Context, repo string, d reference.Digest)
 		if tag.RowsAffected() == 0 {
 			return blobUnknown(repo, d)
 		}
+		if _, err := tx.Exec(ctx, `SELECT FROM blobs WHERE digest = $1 FOR UPDATE`, d.Bytes()); err != nil {
+			return err
+		}
+		if err := releaseUnreferred(ctx, tx, d.Bytes()); err != nil {
+			return err
+		}
 		return notify(ctx, tx, "deleted")
 	})
 	s.forget()
@@ -226,13 +293,18 @@ func (s *Store) CreateTag(ctx context.Context, repo string, d reference.Digest, 
 	}
 	return s.retryTx(ctx, func(tx pgx.Tx) error {
 		var id, repoID, projectID int64
-		err := tx.QueryRow(ctx, `SELECT m.id, r.id, r.project_id FROM repositories r JOIN manifests m ON m.repo_id = r.id
-			WHERE r.name = $1 AND m.digest = $2 AND m.deleted_at IS NULL FOR KEY SHARE`, repo, d.Bytes()).Scan(&id, &repoID, &projectID)
+		var frozen bool
+		err := tx.QueryRow(ctx, `SELECT m.id, r.id, r.project_id, p.read_only
+			FROM repositories r JOIN manifests m ON m.repo_id = r.id JOIN projects p ON p.id = r.project_id
+			WHERE r.name = $1 AND m.digest = $2 AND m.deleted_at IS NULL FOR KEY SHARE OF r, m`, repo, d.Bytes()).Scan(&id, &repoID, &projectID, &frozen)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return fault.Wrap(fault.NotFound, ErrManifestUnknown, "artifact %s@%s not found", repo, d)
 		}
 		if err != nil {
 			return err
+		}
+		if frozen {
+			return readOnly(repo)
 		}
 		done, err := tx.Exec(ctx, `INSERT INTO tags (repo_id, name, manifest_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, repoID, tag, id)
 		if err != nil {
@@ -297,7 +369,8 @@ func (s *Store) Trash(ctx context.Context, projectID int64, n int) ([]Deleted, e
 
 // Restore brings an entry of a project's recycle bin back: an artifact with
 // everything that was deleted with it, or a tag. Tags that have been pushed anew
-// since keep what they name now. Errors: NotFound.
+// since keep what they name now. What comes back counts again. Errors: NotFound;
+// Forbidden (the quota, or the project is read-only).
 func (s *Store) Restore(ctx context.Context, projectID int64, kind string, id int64) error {
 	table := "manifests"
 	if kind == DeletedTag {
@@ -305,18 +378,24 @@ func (s *Store) Restore(ctx context.Context, projectID int64, kind string, id in
 	} else if kind != DeletedArtifact {
 		return fault.New(fault.Invalid, "the kind must be artifact or tag").On("kind")
 	}
-	return s.retryTx(ctx, func(tx pgx.Tx) error {
+	var name string
+	err := s.retryTx(ctx, func(tx pgx.Tx) error {
 		var repo lockedRepo
 		var at *time.Time
-		err := tx.QueryRow(ctx, `SELECT r.id, r.project_id, r.name, x.deleted_at FROM `+table+` x JOIN repositories r ON r.id = x.repo_id
-			WHERE x.id = $1 AND r.project_id = $2 FOR UPDATE OF r`, id, projectID).Scan(&repo.id, &repo.projectID, &repo.name, &at)
+		var frozen bool
+		err := tx.QueryRow(ctx, `SELECT r.id, r.project_id, r.name, x.deleted_at, p.read_only
+			FROM `+table+` x JOIN repositories r ON r.id = x.repo_id JOIN projects p ON p.id = r.project_id
+			WHERE x.id = $1 AND r.project_id = $2 FOR UPDATE OF r`, id, projectID).Scan(&repo.id, &repo.projectID, &repo.name, &at, &frozen)
 		if errors.Is(err, pgx.ErrNoRows) || err == nil && at == nil {
 			return fault.New(fault.NotFound, "there is no %s %d in the recycle bin", kind, id)
 		}
 		if err != nil {
 			return err
 		}
-		if err := restore(ctx, tx, repo.id, kind, id, *at); err != nil {
+		if name = repo.name; frozen {
+			return readOnly(name)
+		}
+		if err := s.restore(ctx, tx, repo.id, kind, id, *at); err != nil {
 			return err
 		}
 		return s.Outbox.Add(ctx, tx, event.Event{
@@ -324,22 +403,33 @@ func (s *Store) Restore(ctx context.Context, projectID int64, kind string, id in
 			ProjectID: repo.projectID, RepositoryID: repo.id, Repository: repo.name,
 		})
 	})
+	return s.overQuota(ctx, err, name, "", reference.Digest{})
 }
 
-func restore(ctx context.Context, tx pgx.Tx, repoID int64, kind string, id int64, at time.Time) error {
-	batch := &pgx.Batch{}
-	which := `id = $3`
+func (s *Store) restore(ctx context.Context, tx pgx.Tx, repoID int64, kind string, id int64, at time.Time) error {
+	which, back := `id = $3`, `id = (SELECT manifest_id FROM deleted_tags WHERE id = $3) AND deleted_at IS NOT NULL`
 	if kind == DeletedArtifact {
-		which = `$3 > 0 AND deleted_at = $2`
-		batch.Queue(`UPDATE manifests SET deleted_at = NULL, deleted_by = NULL WHERE repo_id = $1 AND deleted_at = $2`, repoID, at)
-	} else {
-		batch.Queue(`UPDATE manifests SET deleted_at = NULL, deleted_by = NULL
-			WHERE repo_id = $1 AND $2::timestamptz IS NOT NULL AND id = (SELECT manifest_id FROM deleted_tags WHERE id = $3)`, repoID, at, id)
+		which, back = `$3 > 0 AND deleted_at = $2`, `deleted_at = $2`
 	}
+	rows, err := tx.Query(ctx, `SELECT id FROM manifests WHERE repo_id = $1 AND $2::timestamptz IS NOT NULL AND $3::bigint > 0 AND `+back, repoID, at, id)
+	if err != nil {
+		return err
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return err
+	}
+	batch := &pgx.Batch{}
+	// As a push does: who would take them from the project's usage has to wait.
+	batch.Queue(`SELECT FROM blobs WHERE digest IN (SELECT digest FROM manifest_blobs WHERE manifest_id = ANY($1)) ORDER BY digest FOR KEY SHARE`, ids)
+	batch.Queue(`UPDATE manifests SET deleted_at = NULL, deleted_by = NULL WHERE id = ANY($1)`, ids)
 	batch.Queue(`UPDATE repo_blobs SET deleted_at = NULL WHERE repo_id = $1 AND deleted_at IS NOT NULL AND digest IN (
 		SELECT mb.digest FROM manifest_blobs mb JOIN manifests m ON m.id = mb.manifest_id WHERE m.repo_id = $1 AND m.deleted_at IS NULL)`, repoID)
 	batch.Queue(`WITH back AS (DELETE FROM deleted_tags WHERE repo_id = $1 AND `+which+` AND $2::timestamptz IS NOT NULL RETURNING name, manifest_id)
 		INSERT INTO tags (repo_id, name, manifest_id) SELECT $1, name, manifest_id FROM back ON CONFLICT DO NOTHING`, repoID, at, id)
 	batch.Queue(setHasManifests, repoID)
-	return tx.SendBatch(ctx, batch).Close()
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return err
+	}
+	return s.recount(ctx, tx, repoID, ids)
 }

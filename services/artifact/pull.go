@@ -16,11 +16,11 @@ import (
 // every time, so that a pull sees every push that was acknowledged before it,
 // on any node; the payload comes from memory when it is there.
 func (s *Store) Tagged(ctx context.Context, repo, tag string) (Manifest, error) {
-	id, err := s.repoID(ctx, repo)
+	r, err := s.findRepo(ctx, repo)
 	if err == nil {
 		var m Manifest
-		if m, err = s.tags.look(ctx, tagName{id, tag}); err == nil {
-			m.RepoID = id
+		if m, err = s.tags.look(ctx, tagName{r.id, tag}); err == nil {
+			m.RepoID = r.id
 			err = s.load(ctx, &m)
 			return m, wrap(err, "read %s:%s", repo, tag)
 		}
@@ -96,12 +96,12 @@ func (s *Store) MarkDamaged(ctx context.Context, d reference.Digest, key string)
 
 // Tags gives up to n tags after last, in byte order, and whether there are more.
 func (s *Store) Tags(ctx context.Context, repo, last string, n int) (names []string, more bool, err error) {
-	id, err := s.repoID(ctx, repo)
+	r, err := s.findRepo(ctx, repo)
 	if err != nil || n == 0 {
 		return []string{}, false, err
 	}
 	names, err = s.page(ctx, `SELECT string_agg(name, ',') FROM (
-		SELECT name FROM tags WHERE repo_id = $1 AND name > $2 ORDER BY name LIMIT $3) AS page`, id, last, n+1)
+		SELECT name FROM tags WHERE repo_id = $1 AND name > $2 ORDER BY name LIMIT $3) AS page`, r.id, last, n+1)
 	if err != nil {
 		return nil, false, wrap(err, "list the tags of %s", repo)
 	}

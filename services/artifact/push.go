@@ -13,6 +13,7 @@ import (
 	"berth/appliance/fault"
 	"berth/services/database"
 	"berth/services/event"
+	"berth/services/immutability"
 	"berth/services/reference"
 )
 
@@ -22,25 +23,42 @@ import (
 // A healthy row wins over the new object; a damaged one takes it.
 const commitBlob = `
 WITH q AS (
-	INSERT INTO gc_blobs (digest, review_after) VALUES ($2, now() + $5)
+	INSERT INTO gc_blobs (digest, review_after) VALUES ($2, now() + $4)
 	ON CONFLICT (digest) DO UPDATE SET review_after = EXCLUDED.review_after, attempts = 0
 	RETURNING digest),
-old AS (
+` + storeBlob + `
+SELECT $1::bigint, false, EXISTS (SELECT FROM b), COALESCE((SELECT storage_key FROM old), ''), COALESCE((SELECT size FROM old), 0), NULL::bigint
+WHERE $3::boolean IS NOT NULL`
+
+// commitCounted is commitBlob in a project that has a limit or is read-only.
+const commitCounted = `
+WITH p AS (` + gate + `),
+q AS (
+	INSERT INTO gc_blobs (digest, review_after) SELECT $2, now() + $4 FROM p WHERE NOT p.read_only
+	ON CONFLICT (digest) DO UPDATE SET review_after = EXCLUDED.review_after, attempts = 0
+	RETURNING digest),
+` + storeBlob + `,
+counted AS (
+	INSERT INTO project_blobs (project_id, digest, manifest, size) SELECT p.id, q.digest, false, $5 FROM p, q WHERE p.limited
+	ON CONFLICT DO NOTHING RETURNING size)
+SELECT p.id, p.read_only, EXISTS (SELECT FROM b), COALESCE((SELECT storage_key FROM old), ''), COALESCE((SELECT size FROM old), 0),
+	(SELECT take_usage(p.id, counted.size) FROM counted) FROM p`
+
+const storeBlob = `old AS (
 	SELECT storage_key, size FROM blobs WHERE digest = $2),
 b AS (
-	INSERT INTO blobs AS have (digest, size, storage_key, verified_at) SELECT digest, $3, $4, CASE WHEN $7 THEN now() END FROM q
+	INSERT INTO blobs AS have (digest, size, storage_key, verified_at) SELECT digest, $5, $6, CASE WHEN $8 THEN now() END FROM q
 	ON CONFLICT (digest) DO UPDATE
 		SET storage_key = EXCLUDED.storage_key, size = EXCLUDED.size, damaged_at = NULL, verified_at = EXCLUDED.verified_at, created_at = now()
 		WHERE have.damaged_at IS NOT NULL
 	RETURNING storage_key),
 tomb AS (
 	INSERT INTO storage_tombs (storage_key, size, delete_after)
-	SELECT old.storage_key, old.size, now() + $6 FROM old, b WHERE old.storage_key <> b.storage_key
+	SELECT old.storage_key, old.size, now() + $7 FROM old, b WHERE old.storage_key <> b.storage_key
 	ON CONFLICT DO NOTHING),
 l AS (
 	INSERT INTO repo_blobs (repo_id, digest) SELECT $1, digest FROM q
-	ON CONFLICT (repo_id, digest) DO UPDATE SET deleted_at = NULL WHERE repo_blobs.deleted_at IS NOT NULL)
-SELECT EXISTS (SELECT FROM b), COALESCE((SELECT storage_key FROM old), ''), COALESCE((SELECT size FROM old), 0)`
+	ON CONFLICT (repo_id, digest) DO UPDATE SET deleted_at = NULL WHERE repo_blobs.deleted_at IS NOT NULL)`
 
 // CommitBlob makes a blob, whose bytes are durable under its key, part of a
 // repository. verified says that the bytes have been hashed; the scrubber looks
@@ -48,24 +66,34 @@ SELECT EXISTS (SELECT FROM b), COALESCE((SELECT storage_key FROM old), ''), COAL
 // here already and the caller removes its own copy. When it returns nil the row
 // is on disk too.
 //
-// Errors: NotFound (no such project), Unavailable.
+// Errors: NotFound (no such project), Forbidden (its quota, or it is read-only),
+// Unavailable.
 func (s *Store) CommitBlob(ctx context.Context, repo string, blob Blob, verified bool) (used bool, err error) {
 	d := blob.Digest
 	for range 4 {
-		id, err := s.ensureRepo(ctx, repo)
+		r, err := s.ensureRepo(ctx, repo)
 		if err != nil {
 			return false, err
 		}
+		sql := commitBlob
+		if r.bound {
+			sql = commitCounted
+		}
+		var at place
 		var oldKey string
 		var oldSize int64
-		err = s.Pool.QueryRow(ctx, commitBlob, id, d.Bytes(), blob.Size, blob.Key, s.Times.Grace, s.Times.TombGrace, verified).Scan(&used, &oldKey, &oldSize)
+		err = s.Pool.QueryRow(ctx, sql, r.id, d.Bytes(), s.limits(ctx), s.Times.Grace, blob.Size, blob.Key, s.Times.TombGrace, verified).
+			Scan(&at.project, &at.readOnly, &used, &oldKey, &oldSize, &at.passed)
 		switch code := database.Code(err); {
-		case code == database.ForeignKeyViolation || code == "40P01":
+		case code == database.ForeignKeyViolation || code == "40P01" || errors.Is(err, pgx.ErrNoRows):
 			// The repository or the blob was deleted under us: once more.
 			s.repos.Invalidate(repo)
 			continue
 		case err != nil:
-			return false, wrap(err, "store blob %s", d)
+			return false, wrap(s.overQuota(ctx, err, repo, "", d), "store blob %s", d)
+		}
+		if err := s.counted(ctx, at, repo, "", d); err != nil {
+			return false, err
 		}
 		if used || oldKey == "" || s.Present(ctx, oldKey, oldSize) {
 			return used, nil
@@ -83,35 +111,69 @@ func (s *Store) CommitBlob(ctx context.Context, repo string, blob Blob, verified
 // referred to, and would be reviewed Times.Grace after its last manifest went.
 const mount = `
 WITH q AS (
-	UPDATE gc_blobs SET review_after = now() + $4, attempts = 0 WHERE digest = $2 AND review_after < now() + $5
+	UPDATE gc_blobs SET review_after = now() + $4, attempts = 0 WHERE digest = $2 AND review_after < now() + $6
 	RETURNING digest),
 src AS (
 	SELECT b.digest FROM blobs b
-	JOIN repo_blobs rb ON rb.digest = b.digest AND rb.repo_id = (SELECT id FROM repositories WHERE name = $3)
-	WHERE b.digest = $2 AND b.damaged_at IS NULL AND rb.deleted_at IS NULL AND (SELECT count(*) FROM q) >= 0)
-INSERT INTO repo_blobs (repo_id, digest) SELECT $1, digest FROM src
-ON CONFLICT (repo_id, digest) DO UPDATE SET deleted_at = NULL
-RETURNING digest`
+	JOIN repo_blobs rb ON rb.digest = b.digest AND rb.repo_id = (SELECT id FROM repositories WHERE name = $5)
+	WHERE b.digest = $2 AND b.damaged_at IS NULL AND rb.deleted_at IS NULL AND (SELECT count(*) FROM q) >= 0 AND $3::boolean IS NOT NULL),
+l AS (
+	INSERT INTO repo_blobs (repo_id, digest) SELECT $1, digest FROM src
+	ON CONFLICT (repo_id, digest) DO UPDATE SET deleted_at = NULL
+	RETURNING digest)
+SELECT $1::bigint, false, EXISTS (SELECT FROM l), NULL::bigint`
+
+// mountCounted is mount in a project that has a limit or is read-only. If the
+// blob counts from now on it is reviewed in any case: then it counts no more,
+// unless a manifest refers to it.
+const mountCounted = `
+WITH p AS (` + gate + `),
+q AS (
+	INSERT INTO gc_blobs (digest, review_after) SELECT $2, now() + $4 FROM p
+	WHERE NOT p.read_only AND EXISTS (SELECT FROM blobs WHERE digest = $2) AND (
+		EXISTS (SELECT FROM gc_blobs WHERE digest = $2 AND review_after < now() + $6)
+		OR p.limited AND NOT EXISTS (SELECT FROM project_blobs c WHERE c.project_id = p.id AND c.digest = $2 AND NOT c.manifest))
+	ON CONFLICT (digest) DO UPDATE SET review_after = EXCLUDED.review_after, attempts = 0
+	RETURNING digest),
+src AS (
+	SELECT b.digest, b.size FROM p, blobs b
+	JOIN repo_blobs rb ON rb.digest = b.digest AND rb.repo_id = (SELECT id FROM repositories WHERE name = $5)
+	WHERE b.digest = $2 AND b.damaged_at IS NULL AND rb.deleted_at IS NULL AND NOT p.read_only AND (SELECT count(*) FROM q) >= 0),
+l AS (
+	INSERT INTO repo_blobs (repo_id, digest) SELECT $1, digest FROM src
+	ON CONFLICT (repo_id, digest) DO UPDATE SET deleted_at = NULL
+	RETURNING digest),
+counted AS (
+	INSERT INTO project_blobs (project_id, digest, manifest, size) SELECT p.id, src.digest, false, src.size FROM p, src, l WHERE p.limited
+	ON CONFLICT DO NOTHING RETURNING size)
+SELECT p.id, p.read_only, EXISTS (SELECT FROM l), (SELECT take_usage(p.id, counted.size) FROM counted) FROM p`
 
 // Mount links a blob that the repository from has (OCI Distribution 1.1,
 // "Mounting a blob from another repository"). The caller has checked that the
 // client may read from. It reports false if there is nothing to mount.
-func (s *Store) Mount(ctx context.Context, repo, from string, d reference.Digest) (bool, error) {
+//
+// Errors: Forbidden (the project's quota, or it is read-only), Unavailable.
+func (s *Store) Mount(ctx context.Context, repo, from string, d reference.Digest) (done bool, err error) {
 	for range 3 {
-		id, err := s.ensureRepo(ctx, repo)
+		r, err := s.ensureRepo(ctx, repo)
 		if err != nil {
 			return false, err
 		}
-		var got []byte
-		err = s.Pool.QueryRow(ctx, mount, id, d.Bytes(), from, s.Times.Grace, s.margin()).Scan(&got)
-		switch {
-		case errors.Is(err, pgx.ErrNoRows):
-			return false, nil
-		case database.Code(err) == database.ForeignKeyViolation:
+		sql := mount
+		if r.bound {
+			sql = mountCounted
+		}
+		var at place
+		err = s.Pool.QueryRow(ctx, sql, r.id, d.Bytes(), s.limits(ctx), s.Times.Grace, from, s.margin()).
+			Scan(&at.project, &at.readOnly, &done, &at.passed)
+		if database.Code(err) == database.ForeignKeyViolation || errors.Is(err, pgx.ErrNoRows) {
 			s.repos.Invalidate(repo)
 			continue
 		}
-		return err == nil, wrap(err, "mount blob %s", d)
+		if err != nil {
+			return false, wrap(s.overQuota(ctx, err, repo, "", d), "mount blob %s", d)
+		}
+		return done, s.counted(ctx, at, repo, "", d)
 	}
 	return false, nil
 }
@@ -170,12 +232,14 @@ type Pushed struct {
 	ID      int64
 	Created bool // false: the repository had this very manifest
 	Parsed  *Parsed
+	place   place
 }
 
 // PutManifest stores a manifest, what it refers to and its tags, all or nothing.
 //
 // Errors: Invalid or TooLarge (the manifest), NotFound with ErrBlobUnknown
-// (Missing tells which) or ErrNameUnknown (no such project), Unavailable.
+// (Missing tells which) or ErrNameUnknown (no such project), Precondition (a tag
+// is immutable), Forbidden (the quota, or the project is read-only), Unavailable.
 func (s *Store) PutManifest(ctx context.Context, push Push) (Pushed, error) {
 	parsed, err := Parse(push.MediaType, push.Payload)
 	if err != nil {
@@ -192,10 +256,18 @@ func (s *Store) PutManifest(ctx context.Context, push Push) (Pushed, error) {
 			WithHint("look for NUL characters, broken Unicode or extreme nesting in its annotations and platforms")
 	}
 	if err != nil {
-		return Pushed{}, err
+		return Pushed{}, s.overQuota(ctx, err, push.Repo, push.tag(), push.Digest)
 	}
 	s.payloads.Set(push.Digest, push.Payload)
-	return out, nil
+	return out, s.counted(ctx, out.place, push.Repo, push.tag(), push.Digest)
+}
+
+// tag is the one that the push is known by, "" if it has none.
+func (p Push) tag() string {
+	if len(p.Tags) == 0 {
+		return ""
+	}
+	return p.Tags[0]
 }
 
 // putOnce is a push's transaction in two round trips: the first begins it and
@@ -227,7 +299,27 @@ func byDigest(a, b Ref) int {
 type pushBase struct {
 	repoID    int64
 	projectID int64
-	children  int64 // total size of an index's children
+	readOnly  bool
+	limited   bool     // the project has a quota that binds
+	immutable []string // those of the push's tags that cannot be moved once they are there
+	strict    bool     // nor be pushed again as they are
+	blobs     [][]byte // digests, sorted
+	sizes     []int64  // of blobs, as stored: what a manifest says of them is its author's word
+	children  int64    // total size of an index's children
+}
+
+// openRepo finds a repository ($1) and what binds a push to it, and holds it
+// against deletions.
+const openRepo = `SELECT r.id, p.id, p.read_only, p.storage_limit >= 0 AND $2::boolean, ` + immutable + `
+	FROM repositories r JOIN projects p ON p.id = r.project_id WHERE r.name = $1 FOR KEY SHARE OF r`
+
+func (b *pushBase) scan(row pgx.Row, push Push) error {
+	var rules immutability.Rules
+	if err := row.Scan(&b.repoID, &b.projectID, &b.readOnly, &b.limited, &rules, &b.strict); err != nil {
+		return err
+	}
+	b.immutable = rules.Among(push.Repo, push.Tags)
+	return nil
 }
 
 // lockForPush begins the transaction and takes its locks in one round trip: the
@@ -235,26 +327,24 @@ type pushBase struct {
 // statements that follow cannot refer to it.
 func (s *Store) lockForPush(ctx context.Context, tx *pgxpool.Conn, push Push, p *Parsed) (pushBase, error) {
 	var base pushBase
+	limits := s.limits(ctx)
 	batch := &pgx.Batch{}
 	batch.Queue("begin")
 	var missing []reference.Digest
 	// The repository comes first: a deletion of a blob holds it for itself while
 	// it looks whether a manifest refers to the blob, and whoever came second sees
 	// what the first has done.
-	batch.Queue(`SELECT id, project_id FROM repositories WHERE name = $1 FOR KEY SHARE`, push.Repo).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&base.repoID, &base.projectID)
-	})
+	batch.Queue(openRepo, push.Repo, limits).QueryRow(func(row pgx.Row) error { return base.scan(row, push) })
 	if len(p.Blobs) > 0 {
-		want := digests(p.Blobs)
 		// OFFSET 0 keeps the planner from making a join of it, for which it may walk
 		// through all blobs of the repository.
-		batch.Queue(`SELECT b.digest FROM blobs b
+		batch.Queue(`SELECT b.digest, b.size FROM blobs b
 			WHERE b.digest = ANY($2) AND b.damaged_at IS NULL AND EXISTS (
 				SELECT FROM repo_blobs rb WHERE rb.repo_id = (SELECT id FROM repositories WHERE name = $1)
 				AND rb.digest = b.digest AND rb.deleted_at IS NULL OFFSET 0)
-			ORDER BY b.digest FOR KEY SHARE OF b`, push.Repo, want).Query(func(rows pgx.Rows) error {
-			found, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
-			missing = append(missing, without(p.Blobs, found)...)
+			ORDER BY b.digest FOR KEY SHARE OF b`, push.Repo, digests(p.Blobs)).Query(func(rows pgx.Rows) (err error) {
+			base.blobs, base.sizes, err = collectSizes(rows)
+			missing = append(missing, without(p.Blobs, base.blobs)...)
 			return err
 		})
 	}
@@ -262,14 +352,10 @@ func (s *Store) lockForPush(ctx context.Context, tx *pgxpool.Conn, push Push, p 
 		batch.Queue(`SELECT m.digest, m.total_size FROM manifests m JOIN repositories r ON r.id = m.repo_id
 			WHERE r.name = $1 AND m.digest = ANY($2) AND m.deleted_at IS NULL ORDER BY m.digest FOR KEY SHARE OF m`,
 			push.Repo, digests(p.Children)).Query(func(rows pgx.Rows) error {
-			var found [][]byte
-			var d []byte
-			var size int64
-			_, err := pgx.ForEachRow(rows, []any{&d, &size}, func() error {
-				found = append(found, slices.Clone(d))
+			found, sizes, err := collectSizes(rows)
+			for _, size := range sizes {
 				base.children += size
-				return nil
-			})
+			}
 			if !s.SparseIndexes {
 				missing = append(missing, without(p.Children, found)...)
 			}
@@ -285,18 +371,27 @@ func (s *Store) lockForPush(ctx context.Context, tx *pgxpool.Conn, push Push, p 
 		if _, err := s.ensureRepo(ctx, push.Repo); err != nil {
 			return base, err
 		}
-		err = tx.QueryRow(ctx, `SELECT id, project_id FROM repositories WHERE name = $1 FOR KEY SHARE`, push.Repo).
-			Scan(&base.repoID, &base.projectID)
-		if err != nil {
-			return base, err
-		}
-	} else if err != nil {
-		return base, err
+		err = base.scan(tx.QueryRow(ctx, openRepo, push.Repo, limits), push)
 	}
-	if len(missing) > 0 {
+	switch {
+	case err != nil:
+		return base, err
+	case base.readOnly:
+		return base, readOnly(push.Repo)
+	case len(missing) > 0:
 		return base, missingFault(push.Repo, missing)
 	}
 	return base, nil
+}
+
+func collectSizes(rows pgx.Rows) (digests [][]byte, sizes []int64, err error) {
+	var d []byte
+	var size int64
+	_, err = pgx.ForEachRow(rows, []any{&d, &size}, func() error {
+		digests, sizes = append(digests, slices.Clone(d)), append(sizes, size)
+		return nil
+	})
+	return digests, sizes, err
 }
 
 // MissingError lists what a pushed manifest refers to and the repository lacks.
@@ -329,39 +424,79 @@ old AS (
 	SELECT DISTINCT t.manifest_id, now() FROM tags t, m WHERE t.repo_id = $1 AND t.name = ANY($17::text[]) AND t.manifest_id <> m.id),
 t AS (
 	INSERT INTO tags (repo_id, name, manifest_id) SELECT $1, x.name, m.id FROM m, unnest($17::text[]) AS x(name) ORDER BY x.name
-	ON CONFLICT (repo_id, name) DO UPDATE SET manifest_id = EXCLUDED.manifest_id, pushed_at = now()),
+	ON CONFLICT (repo_id, name) DO UPDATE SET manifest_id = EXCLUDED.manifest_id, pushed_at = now()
+		WHERE tags.name <> ALL($18::text[]) OR tags.manifest_id = EXCLUDED.manifest_id AND NOT $19::boolean
+	RETURNING name),
 r AS (
-	UPDATE repositories SET has_manifests = true, updated_at = now() WHERE id = $1 AND NOT has_manifests)
-SELECT id, created FROM m`
+	UPDATE repositories SET has_manifests = true, updated_at = now() WHERE id = $1 AND NOT has_manifests),
+counted AS (
+	INSERT INTO project_blobs (project_id, digest, manifest, size) SELECT $20, x.digest, false, x.size
+	FROM unnest($12::bytea[], $21::bigint[]) AS x(digest, size) ON CONFLICT DO NOTHING RETURNING size),
+counted_self AS ( -- and its row is held, whoever made it: see release
+	INSERT INTO project_blobs (project_id, digest, manifest, size) VALUES ($20, $2, true, $8)
+	ON CONFLICT (project_id, digest, manifest) DO UPDATE SET size = EXCLUDED.size WHERE false RETURNING size),
+added AS (
+	SELECT coalesce((SELECT sum(size) FROM counted), 0)::bigint + coalesce((SELECT size FROM counted_self), 0) AS bytes),
+free AS (
+	INSERT INTO usage_changes (project_id, bytes) SELECT $20, bytes FROM added WHERE bytes > 0 AND NOT $22::boolean)
+SELECT id, created, bytes, CASE WHEN $18::text[] <> '{}' THEN ARRAY(SELECT name FROM t) END FROM m, added`
 
 // insertManifest writes what lockForPush has made safe to write, and its event,
 // and commits. When a statement fails the server skips those after it, so the
-// commit too.
+// commit too. Only if a limit or an immutable tag may stand in the way it looks
+// at what the statement did before it commits.
 func (s *Store) insertManifest(ctx context.Context, tx *pgxpool.Conn, base pushBase, push Push, out *Pushed) error {
-	p := out.Parsed
-	sizes := make([]int64, len(p.Blobs))
+	batch := &pgx.Batch{}
+	var added int64
+	var set []string
+	batch.Queue(putManifest, manifestArgs(base, push, out.Parsed)...).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&out.ID, &out.Created, &added, &set) })
+	if base.limited || len(base.immutable) > 0 {
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+		for _, tag := range base.immutable {
+			if !slices.Contains(set, tag) {
+				return immutableFault(push.Repo, tag, "be pushed again")
+			}
+		}
+		batch = &pgx.Batch{}
+	}
+	if err := s.Outbox.Queue(ctx, batch, pushEvent(base, push)); err != nil {
+		return err
+	}
+	out.place = place{project: base.projectID}
+	if base.limited && added > 0 {
+		// The last lock of all, and no round trip between it and the commit.
+		batch.Queue(`SELECT take_usage($1, $2)`, base.projectID, added).
+			QueryRow(func(row pgx.Row) error { return row.Scan(&out.place.passed) })
+	}
+	batch.Queue("commit")
+	return tx.SendBatch(ctx, batch).Close()
+}
+
+func manifestArgs(base pushBase, push Push, p *Parsed) []any {
+	listed := make([]int64, len(p.Blobs))
 	for i, b := range p.Blobs {
-		sizes[i] = b.Size
+		listed[i] = b.Size
 	}
 	platforms, annotations := make([][]byte, len(p.Children)), make([][]byte, len(p.Children))
 	for i, c := range p.Children {
 		platforms[i], annotations[i] = c.Platform, c.Annotations
 	}
-	tags := push.Tags
-	if tags == nil {
-		tags = []string{}
-	}
-	batch := &pgx.Batch{}
-	batch.Queue(putManifest,
+	return []any{
 		base.repoID, push.Digest.Bytes(), p.MediaType, p.ArtifactType, p.ConfigType, bytesOrNil(p.Config), bytesOrNil(p.Subject),
-		len(push.Payload), int64(len(push.Payload))+p.Listed+base.children, push.Payload, p.Annotations,
-		digests(p.Blobs), sizes, digests(p.Children), platforms, annotations, tags).
-		QueryRow(func(row pgx.Row) error { return row.Scan(&out.ID, &out.Created) })
-	if err := s.Outbox.Queue(ctx, batch, pushEvent(base, push)); err != nil {
-		return err
+		len(push.Payload), int64(len(push.Payload)) + p.Listed + base.children, push.Payload, p.Annotations,
+		digests(p.Blobs), listed, digests(p.Children), platforms, annotations, orEmpty(push.Tags),
+		orEmpty(base.immutable), base.strict, base.projectID, base.sizes, base.limited,
 	}
-	batch.Queue("commit")
-	return tx.SendBatch(ctx, batch).Close()
+}
+
+func orEmpty(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
 }
 
 func pushEvent(base pushBase, push Push) event.Event {
