@@ -21,7 +21,9 @@ import (
 	"berth/appliance/setting"
 	"berth/appliance/unit"
 	"berth/services/core"
+	"berth/services/immutability"
 	"berth/services/proxy"
+	"berth/services/quota"
 	"berth/services/session"
 	"berth/services/upkeep"
 )
@@ -243,6 +245,7 @@ func coreOptions(n *node, st stores) core.Options {
 	s := n.settings
 	o := core.Options{
 		Pool: n.pool, Accounts: n.accounts, Projects: n.projects, Artifacts: st.artifacts, Configuration: n.configuration,
+		Quotas: quota.New(n.pool, n.outbox), Immutability: immutability.New(n.pool, n.outbox),
 		Sessions: session.New(n.pool, n.key, n.outbox), Key: n.key, Log: n.log,
 		Tasks: n.tasks, Upkeep: upkeep.New(n.pool, n.tasks),
 		ExternalURL: publicURL(s), StorageName: "filesystem",

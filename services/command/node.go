@@ -204,7 +204,7 @@ func checkStorage(s setting.Settings) error {
 // artifacts opens the metadata store over a blob store.
 func (n *node) artifacts(blobs *blob.Store) (*artifact.Store, error) {
 	return artifact.New(artifact.Options{
-		Pool: n.pool, Outbox: n.outbox, Log: n.log, SparseIndexes: n.settings.SparseIndexes,
+		Pool: n.pool, Outbox: n.outbox, Log: n.log, SparseIndexes: n.settings.SparseIndexes, Quotas: n.quotasBind,
 		Times: artifact.Times{Grace: n.settings.Grace(), TombGrace: min(time.Hour, n.settings.Grace()), Trash: n.settings.Trash()},
 		Present: func(ctx context.Context, key string, size int64) bool {
 			info, err := blobs.Stat(ctx, key)
@@ -212,6 +212,19 @@ func (n *node) artifacts(blobs *blob.Store) (*artifact.Store, error) {
 			return err != nil && !fault.Is(err, fault.NotFound) || err == nil && info.Size == size
 		},
 	})
+}
+
+// quotasBind reports whether projects are held to their limits. When the
+// settings cannot be read they are.
+func (n *node) quotasBind(ctx context.Context) bool {
+	s, err := n.configuration.Current(ctx)
+	return err != nil || s.QuotaEnabled
+}
+
+// readOnly reports whether an administrator has closed the registry for writes.
+func (n *node) readOnly(ctx context.Context) (bool, error) {
+	s, err := n.configuration.Current(ctx)
+	return s.ReadOnly, err
 }
 
 // withNode runs f for a command that works on a node's data, whether the node

@@ -243,7 +243,7 @@ func runRegistry(ctx context.Context, s setting.Settings, log *slog.Logger, read
 	}
 	pulls := artifact.NewPulls(st.artifacts)
 	handler, err := registry.New(registry.Options{
-		Artifacts: st.artifacts, Blobs: st.blobs, SessionKey: n.key.For("upload sessions"), Log: log,
+		Artifacts: st.artifacts, Blobs: st.blobs, SessionKey: n.key.For("upload sessions"), Log: log, ReadOnly: n.readOnly,
 		Auth: &registry.Auth{Tokens: verifier, Accounts: n.accounts, Projects: n.projects},
 		Pulls: func(p registry.PullRecord) {
 			pulls.Add(p.ManifestID, p.RepoID, p.Repo, p.Tag, p.Digest, p.Origin)

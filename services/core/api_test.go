@@ -22,7 +22,9 @@ import (
 	"berth/services/core"
 	"berth/services/dbtest"
 	"berth/services/event"
+	"berth/services/immutability"
 	"berth/services/project"
+	"berth/services/quota"
 	"berth/services/reference"
 	"berth/services/session"
 	"berth/services/task"
@@ -70,6 +72,7 @@ func setup(t testing.TB) *bundle {
 		Tasks: tasks, Upkeep: upkeep.New(pool, tasks),
 		Log:  slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Pool: pool, Accounts: accounts, Projects: projects, Artifacts: b.artifacts,
+		Quotas: quota.New(pool, outbox), Immutability: immutability.New(pool, outbox),
 		Configuration: configuration.New(pool, key, outbox), Sessions: session.New(pool, key, outbox), Key: key,
 		ExternalURL: "https://registry.example.com", StorageName: "filesystem",
 		Checks: []core.Check{{Name: "database", Probe: pool.Ping}},

@@ -47,7 +47,9 @@ import (
 	"berth/services/account"
 	"berth/services/artifact"
 	"berth/services/configuration"
+	"berth/services/immutability"
 	"berth/services/project"
+	"berth/services/quota"
 	"berth/services/session"
 	"berth/services/task"
 	"berth/services/upkeep"
@@ -69,6 +71,10 @@ type Options struct {
 	Upkeep *upkeep.Store
 	// Key signs what browsers keep for us. Nodes that share a database share it.
 	Key secret.Key
+
+	// Quotas and Immutability have the rules of projects.
+	Quotas       *quota.Store
+	Immutability *immutability.Store
 
 	// Checks are the components that GET /health asks.
 	Checks []Check
@@ -101,8 +107,9 @@ type API struct {
 
 // New makes the API.
 func New(o Options) (*API, error) {
-	if o.Pool == nil || o.Accounts == nil || o.Projects == nil || o.Artifacts == nil || o.Configuration == nil || o.Sessions == nil || o.OpenBlob == nil {
-		return nil, errors.New("cannot make the REST API without its database, accounts, projects, artifacts, configuration, sessions and blobs")
+	if o.Pool == nil || o.Accounts == nil || o.Projects == nil || o.Artifacts == nil || o.Configuration == nil || o.Sessions == nil || o.OpenBlob == nil ||
+		o.Quotas == nil || o.Immutability == nil {
+		return nil, errors.New("cannot make the REST API without its database, accounts, projects, artifacts, configuration, sessions, rules and blobs")
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -212,16 +212,16 @@ func (a *API) projectDeletable(r *request, in struct{ inProjectPath }) (deletabl
 }
 
 type projectSummary struct {
-	Admins        int   `json:"project_admin_count,omitempty"`
-	Maintainers   int   `json:"maintainer_count,omitempty"`
-	Developers    int   `json:"developer_count,omitempty"`
-	Guests        int   `json:"guest_count,omitempty"`
-	LimitedGuests int   `json:"limited_guest_count,omitempty"`
-	Quota         quota `json:"quota"`
-	Repositories  int   `json:"repo_count"`
+	Admins        int          `json:"project_admin_count,omitempty"`
+	Maintainers   int          `json:"maintainer_count,omitempty"`
+	Developers    int          `json:"developer_count,omitempty"`
+	Guests        int          `json:"guest_count,omitempty"`
+	LimitedGuests int          `json:"limited_guest_count,omitempty"`
+	Quota         projectQuota `json:"quota"`
+	Repositories  int          `json:"repo_count"`
 }
 
-type quota struct {
+type projectQuota struct {
 	Hard storageQuota `json:"hard"`
 	Used storageQuota `json:"used"`
 }
@@ -232,7 +232,7 @@ type storageQuota struct {
 
 func (a *API) projectSummary(r *request, in struct{ inProjectPath }) (projectSummary, error) {
 	s, err := a.Projects.Summary(r.Context(), r.target.ProjectID)
-	w := projectSummary{Repositories: s.Repositories, Quota: quota{storageQuota{s.StorageLimit}, storageQuota{s.StorageUsed}}}
+	w := projectSummary{Repositories: s.Repositories, Quota: projectQuota{storageQuota{s.StorageLimit}, storageQuota{s.StorageUsed}}}
 	if access.May(r.principal, r.target, "member", "list") {
 		w.Admins, w.Maintainers, w.Developers = s.Members[access.ProjectAdmin], s.Members[access.Maintainer], s.Members[access.Developer]
 		w.Guests, w.LimitedGuests = s.Members[access.Guest], s.Members[access.LimitedGuest]

@@ -15,6 +15,7 @@ import (
 
 	"berth/appliance/fault"
 	"berth/services/account"
+	"berth/services/artifact"
 	"berth/services/query"
 )
 
@@ -220,6 +221,9 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if wait, ok := errors.AsType[*account.Backoff](err); ok {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Wait.Seconds()))))
+	}
+	if errors.Is(err, artifact.ErrQuota) || errors.Is(err, artifact.ErrReadOnly) || errors.Is(err, errReadOnly) {
+		c.code = "DENIED" // a rule's refusal; FORBIDDEN is one of rights
 	}
 	refusal(w, c.status, c.code, message)
 }

@@ -1,11 +1,13 @@
 package core
 
 import (
+	"errors"
 	"net/http"
 	"reflect"
 	"strconv"
 	"strings"
 
+	"berth/appliance/fault"
 	"berth/services/access"
 )
 
@@ -120,6 +122,10 @@ func (a *API) serve(rt route) http.Handler {
 			a.refuse(w, hr, err)
 			return
 		}
+		if err := a.writable(rt, r); err != nil {
+			a.refuse(w, hr, err)
+			return
+		}
 		v, err := rt.endpoint.call(a, r)
 		if err != nil {
 			a.refuse(w, hr, err)
@@ -127,6 +133,22 @@ func (a *API) serve(rt route) http.Handler {
 		}
 		a.reply(w, hr, v)
 	})
+}
+
+// errReadOnly marks the refusal of a write while the system is read-only.
+var errReadOnly = errors.New("read-only")
+
+// writable refuses writes while the system is read-only. People can log in and
+// out all the same, and administrators end it.
+func (a *API) writable(rt route, r *request) error {
+	if rt.method == http.MethodGet || rt.method == http.MethodHead || strings.HasPrefix(rt.path, "/c/") || rt.path == v2+"/configurations" {
+		return nil
+	}
+	s, err := a.Configuration.Current(r.Context())
+	if err == nil && s.ReadOnly {
+		err = fault.Wrap(fault.Forbidden, errReadOnly, "the system is read-only for now").WithHint("a system administrator can change the setting read_only")
+	}
+	return err
 }
 
 // noRoute answers for paths that are not in the table, and for methods that a

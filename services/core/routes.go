@@ -23,6 +23,8 @@ var routes = slices.Concat(
 	robotRoutes,
 	auditRoutes,
 	trashRoutes,
+	quotaRoutes,
+	immutableRoutes,
 	configurationRoutes,
 	upkeepRoutes,
 	jobserviceRoutes,

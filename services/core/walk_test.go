@@ -53,7 +53,7 @@ func fill(path string) string {
 			return "vault"
 		case "{user_id}":
 			return "1"
-		case "{robot_id}", "{mid}", "{group_id}":
+		case "{robot_id}", "{mid}", "{group_id}", "{id}", "{immutable_rule_id}":
 			return "1"
 		case "{execution_id}", "{job_id}":
 			return "4711"

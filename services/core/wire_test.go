@@ -150,6 +150,10 @@ func prepare(b *bundle, name string) {
 		if _, err := b.pool.Exec(b.t.Context(), `INSERT INTO job_pools (id, host, pid, concurrency) VALUES ('p', 'h', 1, 10)`); err != nil {
 			b.t.Fatal(err)
 		}
+	case "101-imm-tag-del.txt":
+		b.push("library/hello", "imm1", "three")
+	case "126-quota-list.txt":
+		b.push("gp2497/app", "v1", "four")
 	case "150-auditext.txt":
 		for range 2 {
 			if _, err := b.pool.Exec(b.t.Context(), `INSERT INTO audit_events (op_time, event_id, operation, resource_type, resource, username) VALUES (now(), gen_random_uuid(), 'create', 'artifact', 'x', 'admin')`); err != nil {
@@ -167,6 +171,10 @@ func translate(ours map[string]string, path string) string {
 		id := func(s string) string { return s[strings.LastIndexByte(s, '/')+1:] }
 		if strings.HasPrefix(there, "/api/v2.0/projects/") {
 			path = strings.ReplaceAll(path, url.QueryEscape("ProjectID="+id(there)), url.QueryEscape("ProjectID="+id(here)))
+			path = strings.ReplaceAll(path, "reference_id="+id(there), "reference_id="+id(here))
+			if path == "/api/v2.0/quotas/"+id(there) { // a project's quota has the project's id
+				path = "/api/v2.0/quotas/" + id(here)
+			}
 		}
 	}
 	return path

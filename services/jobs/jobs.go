@@ -26,6 +26,7 @@ import (
 	"berth/services/audit"
 	"berth/services/blob"
 	"berth/services/event"
+	"berth/services/quota"
 	"berth/services/reference"
 	"berth/services/task"
 )
@@ -197,7 +198,7 @@ func (s *Service) collect(ctx context.Context, _ *river.Job[collectArgs]) error 
 	if c != (artifact.Collected{}) {
 		s.Log.Info("garbage collected", "manifests", c.Manifests, "blobs", c.Blobs, "objects", c.Objects, "bytes", c.Bytes, "failed", c.Failed)
 	}
-	return err
+	return errors.Join(err, quota.Gather(ctx, s.Pool))
 }
 
 // orphanAge is how old an object must be before it may count as left over; no

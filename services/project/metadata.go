@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"berth/appliance/fault"
+	"berth/services/quota"
 )
 
 // metadataKinds are the keys of Harbor's project metadata, and what their
@@ -26,6 +27,11 @@ var metadataKinds = map[string]func(string) bool{
 	"proxy_cache_filter_kind":        oneOf("doublestar", "regex", ""),
 	"proxy_referrer_api":             isBool,
 	"proxy_cache_local_on_not_found": isBool,
+
+	// Berth's own. See docs/admin.md.
+	"read_only":        isBool, // nothing can be pushed, changed or deleted
+	"immutable_strict": isBool, // an immutable tag cannot be pushed again even as it is, as in Harbor
+	"delete_untagged":  isBool, // the collector takes artifacts that have lost their last tag
 }
 
 func isBool(s string) bool   { _, err := strconv.ParseBool(s); return err == nil }
@@ -37,41 +43,56 @@ func oneOf(words ...string) func(string) bool {
 
 var cveForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$`)
 
-// checkSettings parts public, which is a column, from the other metadata.
-func checkSettings(set Settings) (values map[string]string, public *bool, err error) {
-	values = map[string]string{}
+// checked is Settings by column: two keys of the metadata have one of their own.
+type checked struct {
+	values           map[string]string
+	public, readOnly *bool
+}
+
+func checkSettings(set Settings) (c checked, err error) {
+	c.values = map[string]string{}
 	for key, value := range set.Metadata {
 		valid, known := metadataKinds[key]
 		if !known {
-			return nil, nil, fault.New(fault.Invalid, "invalid key: %s", key).On("metadata")
+			return c, fault.New(fault.Invalid, "invalid key: %s", key).On("metadata")
 		}
 		if !valid(value) {
-			return nil, nil, fault.New(fault.Invalid, "invalid value: %s", value).On(key)
+			return c, fault.New(fault.Invalid, "invalid value: %s", value).On(key)
 		}
-		if key == "public" {
-			b, _ := strconv.ParseBool(value)
-			public = &b
-			continue
+		b, _ := strconv.ParseBool(value)
+		switch {
+		case key == "public":
+			c.public = &b
+		case key == "read_only":
+			c.readOnly = &b
+		case key == "immutable_strict" || key == "delete_untagged": // read by SQL, in one spelling
+			c.values[key] = strconv.FormatBool(b)
+		default:
+			c.values[key] = value
 		}
-		values[key] = value
 	}
-	if set.StorageLimit != nil && (*set.StorageLimit == 0 || *set.StorageLimit < -1) {
-		return nil, nil, fault.New(fault.Invalid, "a storage limit is a number of bytes, or -1 for none").On("storage_limit")
+	if set.StorageLimit != nil {
+		if err := quota.CheckLimit(*set.StorageLimit); err != nil {
+			return c, err
+		}
 	}
 	if set.Allowlist != nil {
 		for _, item := range set.Allowlist.Items {
 			if !cveForm.MatchString(item.ID) {
-				return nil, nil, fault.New(fault.Invalid, "%q is no CVE id", item.ID).On("cve_allowlist")
+				return c, fault.New(fault.Invalid, "%q is no CVE id", item.ID).On("cve_allowlist")
 			}
 		}
 	}
-	return values, public, nil
+	return c, nil
 }
 
 // DeleteMetadata takes a key out of a project's metadata. Public cannot go.
 func (s *Store) DeleteMetadata(ctx context.Context, id int64, key string) error {
 	if _, known := metadataKinds[key]; !known || key == "public" {
 		return fault.New(fault.Invalid, "the metadata %s cannot be deleted", key)
+	}
+	if key == "read_only" {
+		return s.Update(ctx, id, Settings{Metadata: map[string]string{key: "false"}})
 	}
 	return s.change(ctx, id, "update", `
 		UPDATE projects SET metadata = metadata - $2, updated_at = now() WHERE id = $1 RETURNING name`, key)

@@ -22,6 +22,7 @@ import (
 	"berth/services/database"
 	"berth/services/event"
 	"berth/services/query"
+	"berth/services/quota"
 	"berth/services/reference"
 )
 
@@ -58,7 +59,7 @@ type AllowedCVE struct {
 type Settings struct {
 	Metadata     map[string]string // merged into what is there
 	Allowlist    *Allowlist
-	StorageLimit *int64
+	StorageLimit *int64 // of a new project; quota.Store.Set changes it
 }
 
 // Store is the projects in the database.
@@ -123,7 +124,8 @@ func projectFault(err error, key any) error {
 }
 
 // columns of a Project; $1 is the id of the user who asks, $2 the user's groups.
-var columns = `p.id, p.name, coalesce(p.owner_id, 0), coalesce(u.username, ''), p.public, p.metadata, p.cve_allowlist, p.storage_limit,
+var columns = `p.id, p.name, coalesce(p.owner_id, 0), coalesce(u.username, ''), p.public,
+	CASE WHEN p.read_only THEN p.metadata || '{"read_only": "true"}' ELSE p.metadata END, p.cve_allowlist, p.storage_limit,
 	(SELECT count(*) FROM repositories r WHERE r.project_id = p.id AND r.has_manifests),
 	ARRAY(` + roles("$1", "$2") + `), p.created_at, p.updated_at`
 
@@ -210,7 +212,7 @@ func (s *Store) Create(ctx context.Context, p access.Principal, name string, set
 	if err := reference.CheckProject(name); err != nil {
 		return 0, err
 	}
-	values, public, err := checkSettings(set)
+	c, err := checkSettings(set)
 	if err != nil {
 		return 0, err
 	}
@@ -222,9 +224,9 @@ func (s *Store) Create(ctx context.Context, p access.Principal, name string, set
 			return err
 		}
 		if err := tx.QueryRow(ctx, `
-			INSERT INTO projects (name, owner_id, public, metadata, storage_limit, cve_allowlist)
-			VALUES ($1, $2, coalesce($3, false), $4, coalesce($5, -1), coalesce($6, '{}'::jsonb)) RETURNING id`,
-			name, owner, public, values, set.StorageLimit, set.Allowlist).Scan(&id); err != nil {
+			INSERT INTO projects (name, owner_id, public, metadata, storage_limit, cve_allowlist, read_only)
+			VALUES ($1, $2, coalesce($3, false), $4, coalesce($5, -1), coalesce($6, '{}'::jsonb), coalesce($7, false)) RETURNING id`,
+			name, owner, c.public, c.values, set.StorageLimit, set.Allowlist, c.readOnly).Scan(&id); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `INSERT INTO project_members (project_id, user_id, role) VALUES ($1, $2, $3)`,
@@ -241,14 +243,14 @@ func (s *Store) Create(ctx context.Context, p access.Principal, name string, set
 
 // Update changes a project's settings.
 func (s *Store) Update(ctx context.Context, id int64, set Settings) error {
-	values, public, err := checkSettings(set)
+	c, err := checkSettings(set)
 	if err != nil {
 		return err
 	}
 	return s.change(ctx, id, "update", `
-		UPDATE projects SET public = coalesce($2, public), metadata = metadata || $3, storage_limit = coalesce($4, storage_limit),
+		UPDATE projects SET public = coalesce($2, public), metadata = metadata || $3, read_only = coalesce($4, read_only),
 			cve_allowlist = coalesce($5, cve_allowlist), updated_at = now() WHERE id = $1 RETURNING name`,
-		public, values, set.StorageLimit, set.Allowlist)
+		c.public, c.values, c.readOnly, set.Allowlist)
 }
 
 // change runs one statement on one project and tells of it.
@@ -256,6 +258,9 @@ func (s *Store) change(ctx context.Context, id int64, operation, sql string, arg
 	err := database.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		var name string
 		if err := tx.QueryRow(ctx, sql, append([]any{id}, args...)...).Scan(&name); err != nil {
+			return err
+		}
+		if err := quota.Announce(ctx, tx); err != nil { // the registry remembers what binds pushes
 			return err
 		}
 		return s.outbox.Add(ctx, tx, projectEvent(operation, id, name))
@@ -409,18 +414,13 @@ type Summary struct {
 	StorageUsed  int64
 }
 
-// Summary gives a project's counts. A blob that several of its repositories
-// share counts once.
+// Summary gives a project's counts.
 func (s *Store) Summary(ctx context.Context, id int64) (Summary, error) {
 	sum := Summary{Members: map[access.Role]int{}}
 	err := s.pool.QueryRow(ctx, `
 		SELECT p.storage_limit,
 			(SELECT count(*) FROM repositories r WHERE r.project_id = p.id AND r.has_manifests),
-			coalesce((SELECT sum(b.size) FROM blobs b WHERE b.digest IN (
-				SELECT rb.digest FROM repo_blobs rb JOIN repositories r ON r.id = rb.repo_id
-				WHERE r.project_id = p.id AND rb.deleted_at IS NULL)), 0)::bigint
-			+ coalesce((SELECT sum(d.size) FROM (SELECT DISTINCT m.digest, m.size FROM manifests m JOIN repositories r ON r.id = m.repo_id
-				WHERE r.project_id = p.id AND m.deleted_at IS NULL) AS d), 0)::bigint,
+			`+quota.Used+`,
 			coalesce((SELECT jsonb_object_agg(role, n) FROM (
 				SELECT role, count(*) AS n FROM project_members m WHERE m.project_id = p.id GROUP BY role) AS c), '{}')
 		FROM projects p WHERE p.id = $1`, id).Scan(&sum.StorageLimit, &sum.Repositories, &sum.StorageUsed, &sum.Members)

@@ -35,6 +35,9 @@ type Options struct {
 	SessionKey []byte // authenticates upload sessions; the same on every node
 	Pulls      func(PullRecord)
 	Log        *slog.Logger
+	// ReadOnly reports whether nothing may be written for now. It is asked on every
+	// write, so it answers from memory. Nil means that it never is so.
+	ReadOnly func(ctx context.Context) (bool, error)
 }
 
 // Authenticator says what a request may do.
@@ -197,7 +200,22 @@ func (s *Server) authorise(c *call) error {
 		s.challenge(c, ask)
 		return denied(c.name, need)
 	}
-	return nil
+	if c.r.Method == http.MethodGet || c.r.Method == http.MethodHead {
+		return nil
+	}
+	return s.writable(c.r.Context())
+}
+
+// writable refuses writes while the registry is read-only.
+func (s *Server) writable(ctx context.Context) error {
+	if s.ReadOnly == nil {
+		return nil
+	}
+	closed, err := s.ReadOnly(ctx)
+	if err == nil && closed {
+		err = fault.New(fault.Forbidden, "the registry is read-only for now").WithHint("pulls go on; try again when an administrator has ended the maintenance")
+	}
+	return err
 }
 
 var methodFault = &fault.Error{Kind: fault.Unsupported, Text: "the method is not allowed here"}
