@@ -74,7 +74,7 @@ func (s *Store) deleteUntagged(ctx context.Context, repo string, d reference.Dig
 		return event.Event{
 			Operation: "delete", ResourceType: "artifact", Resource: repo + "@" + d.String(),
 			Description: "delete untagged artifact: " + repo + "@" + d.String(), Digest: d.String(),
-		}, s.trash(ctx, tx, r.id, []int64{id})
+		}, s.trash(ctx, tx, r, []int64{id})
 	})
 	if fault.Is(err, fault.NotFound) {
 		return false, nil
