@@ -205,6 +205,29 @@ func TestWalkNonsense(t *testing.T) {
 	}
 }
 
+// What changes something and is known by a cookie needs the token of a page of
+// ours, on every route; with another session's, or none, nothing happens.
+func TestWalkCSRF(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	w, other := b.browser(), b.browser()
+	b.want(w.do("POST", "/c/login", form), 200)
+	for _, op := range operations(t, b) {
+		if op.method == "GET" || op.method == "HEAD" {
+			continue
+		}
+		t.Run(op.method+" "+op.path, func(t *testing.T) {
+			path, body := hostile(op)
+			for _, token := range []string{"", "x", other.token} {
+				a := b.do(op.method, path, "", body, w.headers([]string{"X-Harbor-CSRF-Token", token}, true)...)
+				if a.status != 403 || !strings.Contains(a.body, "CSRF token") || a.header.Get("X-Harbor-Csrf-Token") == "" {
+					t.Errorf("token %q: %d %s", token, a.status, a.body)
+				}
+			}
+		})
+	}
+}
+
 // The document is the table's: a change of the API is a change of this file.
 // UPDATE=1 go test writes it.
 func TestOpenAPI(t *testing.T) {
