@@ -123,6 +123,7 @@ func New(o Options) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.mux.HandleFunc("GET /{$}", a.front)
 	a.mux.Handle("GET /api/docs", docs)
 	a.mux.Handle("GET /api/docs/{file}", docs)
 	if a.icons, err = loadIcons(); err != nil {

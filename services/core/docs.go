@@ -4,6 +4,7 @@ import (
 	"embed"
 	"io/fs"
 	"net/http"
+	"strings"
 
 	"github.com/swaggest/swgui/v5/static"
 	"github.com/vearutop/statigz"
@@ -38,4 +39,14 @@ func docsPage() (http.Handler, error) {
 			ui.ServeHTTP(w, r)
 		}
 	}), nil
+}
+
+// front sends a browser that opens the registry's address to what there is to
+// read; programs are told that nothing is there.
+func (a *API) front(w http.ResponseWriter, r *http.Request) {
+	if !strings.Contains(r.Header.Get("Accept"), "text/html") {
+		refusal(w, http.StatusNotFound, "NOT_FOUND", "path / was not found")
+		return
+	}
+	http.Redirect(w, r, "/api/docs", http.StatusFound)
 }

@@ -269,6 +269,9 @@ func TestDocsPage(t *testing.T) {
 		}
 	}
 	b.want(b.do("GET", "/api/docs/nosuch.js", "", ""), 404)
+	if a := b.want(b.do("GET", "/", "", "", "Accept", "text/html,*/*"), http.StatusFound); a.header.Get("Location") != "/api/docs" {
+		t.Errorf("a browser is sent to %q", a.header.Get("Location"))
+	}
 	b.want(b.do("POST", "/api/docs", "", ""), http.StatusMethodNotAllowed)
 }
 
