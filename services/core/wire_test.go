@@ -1,16 +1,12 @@
 package core_test
 
 import (
-	"encoding/json"
-	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
-	"strconv"
 	"strings"
 	"testing"
+
+	"berth/services/wiretest"
 )
 
 // differences are the captures where we answer otherwise than Harbor, and why.
@@ -25,6 +21,9 @@ var differences = map[string]map[string]string{
 	"160-c-logout.txt": {
 		"header Set-Cookie": "the browser is told to forget the session's id",
 	},
+	"164-nomethod.txt": {
+		"header Allow": "RFC 9110 §15.5.6 asks for it",
+	},
 	"047-member-add-badrole.txt": {
 		"status": "400: a role that does not exist is the caller's mistake, not a conflict",
 	},
@@ -34,72 +33,6 @@ var differences = map[string]map[string]string{
 	"060-robot-api-projects.txt": {
 		"[].metadata.auto_scan": "a key of the metadata that is set is kept; Harbor forgets it unless it was added first",
 	},
-}
-
-// capture is a request to a Harbor 2.16 and its answer, as curl showed them.
-type capture struct {
-	name                     string
-	method, path, user, body string
-	headers                  []string
-	status                   int
-	header                   map[string]string
-	answer                   string
-	cookies                  bool // it was sent with the browser's
-}
-
-func readCapture(t *testing.T, file string) capture {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	command, rest, _ := strings.Cut(string(text), "\n")
-	head, body, _ := strings.Cut(rest, "\n\n")
-	c := capture{name: filepath.Base(file), method: "GET", header: map[string]string{}, answer: strings.TrimSpace(body)}
-	lines := strings.Split(head, "\n")
-	c.status, _ = strconv.Atoi(strings.Fields(lines[0])[1])
-	for _, line := range lines[1:] {
-		if name, value, ok := strings.Cut(line, ": "); ok {
-			c.header[name] = strings.TrimSpace(value)
-		}
-	}
-	command = strings.TrimPrefix(command, "# curl ")
-	if before, data, ok := strings.Cut(command, " -d "); ok {
-		command, c.body = before, data
-		if i := strings.LastIndex(data, " /"); i >= 0 { // a form; the path comes last
-			command, c.body = before+data[i:], data[:i]
-			c.headers = append(c.headers, "Content-Type", "application/x-www-form-urlencoded")
-		}
-	}
-	words := strings.Fields(command)
-	for i := 0; i < len(words); i++ {
-		switch word := words[i]; word {
-		case "-u":
-			i++
-			c.user = words[i]
-		case "-X":
-			i++
-			c.method = words[i]
-		case "-b":
-			i++
-			c.cookies = true
-		case "-c":
-			i++
-		case "-I":
-			c.method = "HEAD"
-		case "-H":
-			i++
-			name, value, _ := strings.Cut(words[i], ":")
-			if value == "" { // "-H Name: value" has lost its quotes
-				i++
-				value = words[i]
-			}
-			c.headers = append(c.headers, name, value)
-		default:
-			c.path = word
-		}
-	}
-	return c
 }
 
 // TestWire plays Harbor's part of the captures: the same requests in the same
@@ -117,13 +50,13 @@ func TestWire(t *testing.T) {
 	ours := map[string]string{} // Harbor's path of a thing → ours
 	web := browser{cookies: map[string]string{}}
 	for _, file := range files {
-		c := readCapture(t, file)
-		t.Run(c.name, func(t *testing.T) {
-			prepare(b, c.name)
-			a := b.do(c.method, translate(ours, c.path), c.user, c.body, web.headers(c.headers, c.cookies)...)
+		c := wiretest.Read(t, file)
+		t.Run(c.Name, func(t *testing.T) {
+			prepare(b, c.Name)
+			a := b.do(c.Method, translate(ours, c.Path), c.User, c.Body, web.headers(c.Headers, c.Cookies)...)
 			web.keep(a)
-			compare(t, c, a)
-			if there, here := c.header["Location"], a.header.Get("Location"); there != "" && here != "" {
+			wiretest.Compare(t, c, wiretest.Answer{Status: a.status, Header: a.header, Body: a.body}, differences[c.Name])
+			if there, here := c.Answer.Header.Get("Location"), a.header.Get("Location"); there != "" && here != "" {
 				ours[there] = here
 			}
 		})
@@ -178,119 +111,4 @@ func translate(ours map[string]string, path string) string {
 		}
 	}
 	return path
-}
-
-func compare(t *testing.T, c capture, a answer) {
-	excused := differences[c.name]
-	differ := func(what, format string, args ...any) {
-		t.Helper()
-		if excused[what] == "" {
-			t.Errorf("%s: %s\n%s %s\nHarbor: %.600s\nBerth:  %.600s", what, fmt.Sprintf(format, args...), c.method, c.path, c.answer, a.body)
-		}
-	}
-	if a.status != c.status {
-		differ("status", "%d, Harbor %d", a.status, c.status)
-		return
-	}
-	if c.header["Content-Type"] != a.header.Get("Content-Type") {
-		differ("header Content-Type", "%q, Harbor %q", a.header.Get("Content-Type"), c.header["Content-Type"])
-	}
-	for _, name := range []string{"X-Harbor-Csrf-Token", "Vary", "Set-Cookie", "X-Request-Id", "X-Total-Count", "Link", "Location", "Www-Authenticate", "Retry-After"} {
-		if (c.header[name] != "") != (a.header.Get(name) != "") {
-			differ("header "+name, "%q, Harbor %q", a.header.Get(name), c.header[name])
-		}
-	}
-	if c.method == "HEAD" {
-		return
-	}
-	var there, here any
-	if json.Unmarshal([]byte(c.answer), &there) != nil {
-		if strings.TrimSpace(a.body) != c.answer {
-			differ("body", "not the same text")
-		}
-		return
-	}
-	if err := json.Unmarshal([]byte(a.body), &here); err != nil {
-		differ("body", "%v", err)
-		return
-	}
-	if errorCode(there) != errorCode(here) {
-		differ("code", "%s, Harbor %s", errorCode(here), errorCode(there))
-	}
-	compareJSON(there, here, "", differ)
-}
-
-func errorCode(v any) string {
-	object, _ := v.(map[string]any)
-	list, _ := object["errors"].([]any)
-	if len(list) == 0 {
-		return ""
-	}
-	entry, _ := list[0].(map[string]any)
-	code, _ := entry["code"].(string)
-	return code
-}
-
-var harborTime = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z$`)
-
-// compareJSON compares shapes: which fields there are, of what type, null or
-// not, and how times are written.
-func compareJSON(there, here any, path string, differ func(what, format string, args ...any)) {
-	if kind(there) != kind(here) {
-		differ(path, "%s, Harbor %s", kind(here), kind(there))
-		return
-	}
-	switch there := there.(type) {
-	case map[string]any:
-		here := here.(map[string]any)
-		for _, name := range slices.Sorted(mapKeys(there, here)) {
-			theirs, has := there[name]
-			mine, ok := here[name]
-			switch {
-			case has && !ok:
-				differ(path+"."+name, "missing")
-			case ok && !has:
-				differ(path+"."+name, "Harbor has no such field")
-			default:
-				compareJSON(theirs, mine, path+"."+name, differ)
-			}
-		}
-	case []any:
-		here := here.([]any)
-		if (len(there) == 0) != (len(here) == 0) {
-			differ(path, "%d elements, Harbor %d", len(here), len(there))
-		} else if len(there) > 0 {
-			compareJSON(there[0], here[0], path+"[]", differ)
-		}
-	case string:
-		if harborTime.MatchString(there) && (!harborTime.MatchString(here.(string)) || strings.HasPrefix(there, "0001") != strings.HasPrefix(here.(string), "0001")) {
-			differ(path, "time %q, Harbor %q", here, there)
-		}
-	}
-}
-
-func mapKeys(maps ...map[string]any) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		seen := map[string]bool{}
-		for _, m := range maps {
-			for k := range m {
-				if !seen[k] && !yield(k) {
-					return
-				}
-				seen[k] = true
-			}
-		}
-	}
-}
-
-func kind(v any) string {
-	switch v.(type) {
-	case nil:
-		return "null"
-	case map[string]any:
-		return "object"
-	case []any:
-		return "array"
-	}
-	return fmt.Sprintf("%T", v)
 }
