@@ -14,6 +14,9 @@ type Limit struct {
 	// has it here and not in Principal.Sysadmin, so that whatever asks only that
 	// one errs on the safe side.
 	Sysadmin bool
+	// Token is the id of the personal access token; 0 for another secret that
+	// stands in for the user's own login.
+	Token int64
 }
 
 // allows reports whether the limit lets an action in a project (0: on the

@@ -6,25 +6,33 @@
 // triggers notify the channel berth_accounts, which Run listens to. While Run
 // cannot listen, credentials are remembered for seconds only.
 //
-// Passwords are stored as argon2id, robots' random secrets as a keyed hash.
-// Nothing here logs or returns either.
+// Passwords are stored as argon2id, random secrets (robots', personal access
+// tokens) as a keyed hash, and what its owner may look at again (an OIDC user's
+// CLI secret) sealed. Nothing here logs any of them.
+//
+// A user has a source. Local users have a password here. Users of an LDAP
+// directory log in with their password there, and are made here at their first
+// login; users of an OIDC provider log in at the provider, and elsewhere with
+// their CLI secret. Each login refreshes what is known of the user: e-mail
+// address, groups, and whether a group makes the user system administrator. The
+// setting auth_mode says where users who are not known yet are looked for.
 package account
 
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
 	"berth/appliance/secret"
+	"berth/services/configuration"
 	"berth/services/database"
+	"berth/services/directory"
 	"berth/services/event"
 )
 
@@ -32,7 +40,9 @@ import (
 type Store struct {
 	pool    *pgxpool.Pool
 	outbox  *event.Outbox
+	key     secret.Key
 	robots  []byte // keys the hash of robots' secrets
+	tokens  []byte // keys the hash of personal access tokens
 	process []byte // keys the names under which credentials are remembered; random
 
 	cache   *cache
@@ -41,7 +51,26 @@ type Store struct {
 	flights singleflight.Group
 
 	usedMu sync.Mutex
-	used   map[int64]time.Time // robots' last use, not written yet
+	used   map[used]time.Time // last uses that are not written yet
+
+	settings  *configuration.Store // nil: all users are local
+	directory Directory
+}
+
+// Directory is where the users of ldap_auth are.
+type Directory interface {
+	// Login gives the person that a name and a password are right for. Its fault
+	// is Unauthenticated if they are not, and another if it cannot tell.
+	Login(ctx context.Context, username, password string) (directory.Person, error)
+	// Find gives the person of a login name. Its fault is NotFound if there is
+	// none, and another if it cannot tell.
+	Find(ctx context.Context, username string) (directory.Person, error)
+}
+
+// Consult makes the store follow the settings' authentication mode, and ask a
+// directory for the users of ldap_auth. It is called before the store is used.
+func (s *Store) Consult(settings *configuration.Store, d Directory) {
+	s.settings, s.directory = settings, d
 }
 
 // New makes a store. Its Run should run as long as it is used.
@@ -49,8 +78,8 @@ func New(pool *pgxpool.Pool, key secret.Key, outbox *event.Outbox) *Store {
 	process := make([]byte, 32)
 	rand.Read(process) // never fails (crypto/rand, Go 1.24)
 	return &Store{
-		pool: pool, outbox: outbox, robots: key.For("robot secret"), process: process,
-		cache: newCache(), backoff: newBackoff(), hasher: newHasher(), used: map[int64]time.Time{},
+		pool: pool, outbox: outbox, key: key, robots: key.For("robot secret"), tokens: key.For("personal access token"), process: process,
+		cache: newCache(), backoff: newBackoff(), hasher: newHasher(), used: map[used]time.Time{},
 	}
 }
 
@@ -63,52 +92,16 @@ func (s *Store) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// listen keeps a connection that hears of changes. Whenever there is none, or a
-// new one, what is remembered may be out of date and is dropped.
+// listen hears of changes. Whenever it cannot, and when it can again, what is
+// remembered may be out of date and is dropped.
 func (s *Store) listen(ctx context.Context) error {
-	for ctx.Err() == nil {
-		err := s.hear(ctx)
-		s.cache.deaf()
-		if ctx.Err() != nil {
-			break
+	return database.Listen(ctx, s.pool, "berth_accounts", func(hearing bool) {
+		if hearing {
+			s.cache.hearing()
+		} else {
+			s.cache.deaf()
 		}
-		if err != nil && !database.Down(err) {
-			return fmt.Errorf("cannot listen for changes of accounts: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-		}
-	}
-	return nil
-}
-
-func (s *Store) hear(ctx context.Context) error {
-	conn, err := pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := conn.Exec(ctx, "LISTEN berth_accounts"); err != nil {
-		return err
-	}
-	s.cache.hearing()
-	for {
-		// A server that vanished without a word is noticed by the ping.
-		quiet, cancel := context.WithTimeout(ctx, 20*time.Second)
-		n, err := conn.WaitForNotification(quiet)
-		cancel()
-		switch {
-		case err == nil:
-			s.forget(n.Payload)
-		case ctx.Err() != nil || quiet.Err() == nil:
-			return err
-		default:
-			if err := conn.Ping(ctx); err != nil {
-				return err
-			}
-		}
-	}
+	}, s.forget)
 }
 
 // forget drops what is remembered of an account: "user <name>", "robot <login>"

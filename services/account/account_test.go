@@ -67,7 +67,7 @@ func run(t *testing.T, s *account.Store, pool *pgxpool.Pool, n int) {
 func listeners(t *testing.T, pool *pgxpool.Pool) (n int) {
 	t.Helper()
 	if err := pool.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity
-		WHERE datname = current_database() AND query = 'LISTEN berth_accounts' AND state = 'idle'`).Scan(&n); err != nil {
+		WHERE datname = current_database() AND query = 'LISTEN "berth_accounts"' AND state = 'idle'`).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -188,7 +188,7 @@ func TestListensAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	var first int
-	find := `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN berth_accounts'`
+	find := `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query = 'LISTEN "berth_accounts"'`
 	if err := b.pool.QueryRow(ctx, find).Scan(&first); err != nil {
 		t.Fatal(err)
 	}

@@ -139,7 +139,7 @@ func (s *Store) CreateGroup(ctx context.Context, g Group) (id int64, err error) 
 // EnsureGroup gives the id of a user group, which it makes if there is none yet.
 func (s *Store) EnsureGroup(ctx context.Context, g Group) (id int64, err error) {
 	err = database.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		ids, err := ensureGroups(ctx, tx, g.Type, []Group{g})
+		ids, err := ensureGroups(ctx, tx, []Group{g})
 		if err == nil {
 			id = ids[0]
 		}
@@ -148,31 +148,27 @@ func (s *Store) EnsureGroup(ctx context.Context, g Group) (id int64, err error) 
 	return id, database.Fault(err)
 }
 
-// ensureGroups gives the ids of groups of one type, and makes those that there
-// are none of. A group keeps the name that it was first known by, or given.
-func ensureGroups(ctx context.Context, tx pgx.Tx, t GroupType, groups []Group) ([]int64, error) {
+// ensureGroups gives the ids of groups, and makes those that there are none of.
+// A group keeps the name that it was first known by, or was given.
+func ensureGroups(ctx context.Context, tx pgx.Tx, groups []Group) ([]int64, error) {
 	ids := make([]int64, 0, len(groups))
 	for _, g := range groups {
-		g.Type = t
 		key, err := g.check()
 		if err != nil {
 			return nil, err
 		}
+		find, args := `SELECT id FROM user_groups WHERE ldap_key = $1`, []any{key}
+		if g.Type != LDAPGroup {
+			find, args = `SELECT id FROM user_groups WHERE type = $1 AND name = $2 AND type <> 1`, []any{g.Type, g.Name}
+		}
 		var id int64
-		// DO UPDATE, so that an existing row is returned too.
-		conflict := `(ldap_key) DO UPDATE SET ldap_key = excluded.ldap_key`
-		if t != LDAPGroup {
-			conflict = `(type, name) WHERE type <> 1 DO UPDATE SET name = excluded.name`
-		}
-		find := `SELECT id FROM user_groups WHERE ldap_key = $1`
-		args := []any{key}
-		if t != LDAPGroup {
-			find, args = `SELECT id FROM user_groups WHERE type = $1 AND name = $2 AND type <> 1`, []any{t, g.Name}
-		}
 		err = tx.QueryRow(ctx, find, args...).Scan(&id)
 		if errors.Is(err, pgx.ErrNoRows) {
-			err = tx.QueryRow(ctx, `INSERT INTO user_groups (name, type, ldap_dn, ldap_key) VALUES ($1, $2, $3, $4)
-				ON CONFLICT `+conflict+` RETURNING id`, g.Name, t, g.LDAPDN, key).Scan(&id)
+			if _, err := tx.Exec(ctx, `INSERT INTO user_groups (name, type, ldap_dn, ldap_key) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
+				g.Name, g.Type, g.LDAPDN, key); err != nil {
+				return nil, err
+			}
+			err = tx.QueryRow(ctx, find, args...).Scan(&id) // ours, or that of who was faster
 		}
 		if err != nil {
 			return nil, err

@@ -21,7 +21,7 @@ import (
 )
 
 // verifyTimeout bounds a check that no longer has the caller's own context.
-const verifyTimeout = 10 * time.Second
+const verifyTimeout = 30 * time.Second
 
 // Authenticate says who logs in with a user name (or e-mail address, or robot's
 // name) and a password from source, the client's address. The faults are
@@ -51,8 +51,11 @@ func (s *Store) Authenticate(ctx context.Context, username, password, source str
 	if !v.ok {
 		return access.Principal{}, wrong()
 	}
-	if v.principal.Kind == access.Robot {
-		s.noteUse(v.principal.ID, now)
+	switch p := v.principal; {
+	case p.Kind == access.Robot:
+		s.noteUse(used{"robots", p.ID}, now)
+	case p.Limit != nil && p.Limit.Token != 0:
+		s.noteUse(used{"access_tokens", p.Limit.Token}, now)
 	}
 	return v.principal, nil
 }
@@ -120,25 +123,6 @@ func (s *Store) verify(ctx context.Context, username, password string) (verdict,
 	return s.verifyUser(ctx, username, password)
 }
 
-func (s *Store) verifyUser(ctx context.Context, username, password string) (verdict, error) {
-	v := verdict{account: userAccount(username), principal: access.Principal{Kind: access.User}}
-	var stored string
-	// As in Harbor, the e-mail address will do as well; a user name goes first.
-	err := s.pool.QueryRow(ctx, `
-		SELECT id, username, sysadmin, password FROM users
-		WHERE lower(username) = lower($1) OR lower(email) = lower($1)
-		ORDER BY lower(username) = lower($1) DESC LIMIT 1`, username).
-		Scan(&v.principal.ID, &v.principal.Name, &v.principal.Sysadmin, &stored)
-	switch {
-	case err == nil:
-		v.account = userAccount(v.principal.Name)
-	case !errors.Is(err, pgx.ErrNoRows):
-		return verdict{}, err
-	}
-	v.ok, err = s.hasher.verify(ctx, stored, password)
-	return v, err
-}
-
 func (s *Store) verifyRobot(ctx context.Context, prefix, login, password string) (verdict, error) {
 	v := verdict{account: robotAccount(login), principal: access.Principal{Kind: access.Robot, Name: prefix + login}}
 	var (
@@ -197,13 +181,19 @@ func (s *Store) robotPrefix(ctx context.Context) (string, error) {
 	return prefix, err
 }
 
-// useInterval is how often robots' uses are written down, all at once.
+// useInterval is how often uses are written down, all at once.
 const useInterval = 30 * time.Second
 
-func (s *Store) noteUse(robot int64, now time.Time) {
+// used is what was used: a row of robots or of access_tokens.
+type used struct {
+	table string
+	id    int64
+}
+
+func (s *Store) noteUse(what used, now time.Time) {
 	s.usedMu.Lock()
 	defer s.usedMu.Unlock()
-	s.used[robot] = now
+	s.used[what] = now
 }
 
 func (s *Store) writeUses(ctx context.Context) error {
@@ -213,7 +203,7 @@ func (s *Store) writeUses(ctx context.Context) error {
 		select {
 		case <-ticks.C:
 			if err := s.flushUses(ctx); err != nil && !database.Down(err) && ctx.Err() == nil {
-				return fmt.Errorf("cannot write down robots' last use: %w", err)
+				return fmt.Errorf("cannot write down when robots and tokens were last used: %w", err)
 			}
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
@@ -226,18 +216,25 @@ func (s *Store) writeUses(ctx context.Context) error {
 
 func (s *Store) flushUses(ctx context.Context) error {
 	s.usedMu.Lock()
-	used := s.used
-	s.used = map[int64]time.Time{}
+	uses := s.used
+	s.used = map[used]time.Time{}
 	s.usedMu.Unlock()
-	if len(used) == 0 {
-		return nil
+	for _, table := range []string{"robots", "access_tokens"} {
+		var ids []int64
+		var times []time.Time
+		for what, at := range uses {
+			if what.table == table {
+				ids, times = append(ids, what.id), append(times, at)
+			}
+		}
+		if len(ids) == 0 {
+			continue
+		}
+		if _, err := s.pool.Exec(ctx, `
+			UPDATE `+table+` r SET last_used_at = u.at
+			FROM unnest($1::bigint[], $2::timestamptz[]) AS u (id, at) WHERE r.id = u.id`, ids, times); err != nil {
+			return err
+		}
 	}
-	ids, times := make([]int64, 0, len(used)), make([]time.Time, 0, len(used))
-	for id, at := range used {
-		ids, times = append(ids, id), append(times, at)
-	}
-	_, err := s.pool.Exec(ctx, `
-		UPDATE robots r SET last_used_at = u.at
-		FROM unnest($1::bigint[], $2::timestamptz[]) AS u (id, at) WHERE r.id = u.id`, ids, times)
-	return err
+	return nil
 }

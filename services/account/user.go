@@ -1,6 +1,7 @@
 package account
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ type User struct {
 	Username, Email, Realname string
 	Comment                   string
 	Sysadmin                  bool
+	AdminByGroup              bool   // system administrator for as long as a group says so
+	Source                    string // Local, LDAP or OIDC
 	Created, Updated          time.Time
 }
 
@@ -35,10 +38,10 @@ type NewUser struct {
 	Password string
 }
 
-const userColumns = `id, username, coalesce(email, ''), realname, comment, sysadmin, created_at, updated_at`
+const userColumns = `id, username, coalesce(email, ''), realname, comment, sysadmin, admin_by_group, source, created_at, updated_at`
 
 func scanUser(row pgx.CollectableRow) (u User, err error) {
-	err = row.Scan(&u.ID, &u.Username, &u.Email, &u.Realname, &u.Comment, &u.Sysadmin, &u.Created, &u.Updated)
+	err = row.Scan(&u.ID, &u.Username, &u.Email, &u.Realname, &u.Comment, &u.Sysadmin, &u.AdminByGroup, &u.Source, &u.Created, &u.Updated)
 	return u, err
 }
 
@@ -127,6 +130,9 @@ func (s *Store) UpdateUser(ctx context.Context, id int64, p Profile) error {
 	if err := p.check(); err != nil {
 		return err
 	}
+	if u, err := s.User(ctx, id); err != nil || u.Source != Local {
+		return cmp.Or(err, elsewhere(u.Username))
+	}
 	err := s.changeUser(ctx, id, "update", `
 		UPDATE users SET email = $2, realname = $3, comment = $4, updated_at = now() WHERE id = $1 RETURNING username`,
 		p.Email, p.Realname, p.Comment)
@@ -193,13 +199,16 @@ func (s *Store) ResetPassword(ctx context.Context, id int64, password string) er
 }
 
 func (s *Store) setPassword(ctx context.Context, id int64, old *string, password string) error {
-	var stored string
-	err := s.pool.QueryRow(ctx, `SELECT password FROM users WHERE id = $1`, id).Scan(&stored)
+	var name, source, stored string
+	err := s.pool.QueryRow(ctx, `SELECT username, source, password FROM users WHERE id = $1`, id).Scan(&name, &source, &stored)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return fault.New(fault.NotFound, "user %d not found", id)
 	}
 	if err != nil {
 		return database.Fault(err)
+	}
+	if source != Local {
+		return elsewhere(name)
 	}
 	if old != nil {
 		ok, err := s.hasher.verify(ctx, stored, *old)
@@ -258,6 +267,11 @@ func (s *Store) EnsureAdmin(ctx context.Context, password string) (created bool,
 		return s.outbox.Add(ctx, tx, userEvent("create", "admin"))
 	})
 	return created && err == nil, database.Fault(err)
+}
+
+// elsewhere is why a user cannot be changed here.
+func elsewhere(name string) error {
+	return fault.New(fault.Forbidden, "user %s is kept elsewhere: password and profile are changed in the LDAP directory or at the OIDC provider", name)
 }
 
 func userEvent(operation, name string) event.Event {

@@ -25,6 +25,7 @@ import (
 	"berth/services/blob"
 	"berth/services/configuration"
 	"berth/services/database"
+	"berth/services/directory"
 	"berth/services/event"
 	"berth/services/outbound"
 	"berth/services/postgres"
@@ -94,6 +95,7 @@ type node struct {
 	outbox        *event.Outbox
 	accounts      *account.Store
 	configuration *configuration.Store
+	directory     *directory.Client
 	projects      *project.Store
 	tasks         *task.Store
 }
@@ -117,12 +119,20 @@ func openNode(ctx context.Context, s setting.Settings, log *slog.Logger, conns i
 		n.pool.Close()
 		return nil, err
 	}
+	n.directory = directory.New(func(ctx context.Context) (directory.Settings, error) {
+		s, err := n.configuration.Current(ctx)
+		return directory.From(s), err
+	}, n.dialer().DialContext)
 	n.accounts = account.New(n.pool, n.key, n.outbox)
+	n.accounts.Consult(n.configuration, n.directory)
 	n.projects = project.New(n.pool, n.outbox)
 	return n, nil
 }
 
-func (n *node) close() { n.pool.Close() }
+func (n *node) close() {
+	n.directory.Close()
+	n.pool.Close()
+}
 
 // follow keeps what is remembered of accounts and settings true.
 func (n *node) follow(ctx context.Context, g *errgroup.Group) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"berth/services/configuration"
 	"berth/services/core"
 	"berth/services/dbtest"
+	"berth/services/directory"
 	"berth/services/event"
 	"berth/services/immutability"
 	"berth/services/project"
@@ -54,10 +56,17 @@ func setup(t testing.TB) *bundle {
 	}
 	b := &bundle{t: t, pool: pool, blobs: map[string][]byte{}}
 	key := secret.NewKey(make([]byte, 32))
+	settings := configuration.New(pool, key, outbox)
+	people := directory.New(func(ctx context.Context) (directory.Settings, error) {
+		s, err := settings.Current(ctx)
+		return directory.From(s), err
+	}, (&net.Dialer{}).DialContext)
+	t.Cleanup(people.Close)
 	accounts, projects := account.New(pool, key, outbox), project.New(pool, outbox)
 	if b.artifacts, err = artifact.New(artifact.Options{Pool: pool, Outbox: outbox}); err != nil {
 		t.Fatal(err)
 	}
+	accounts.Consult(settings, people)
 	if _, err := accounts.EnsureAdmin(t.Context(), password); err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +82,7 @@ func setup(t testing.TB) *bundle {
 		Log:  slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Pool: pool, Accounts: accounts, Projects: projects, Artifacts: b.artifacts,
 		Quotas: quota.New(pool, outbox), Immutability: immutability.New(pool, outbox),
-		Configuration: configuration.New(pool, key, outbox), Sessions: session.New(pool, key, outbox), Key: key,
+		Configuration: settings, Directory: people, Dial: (&net.Dialer{}).DialContext, Sessions: session.New(pool, key, outbox), Key: key,
 		ExternalURL: "https://registry.example.com", StorageName: "filesystem",
 		Checks: []core.Check{{Name: "database", Probe: pool.Ping}},
 		Volume: func() (uint64, uint64, error) { return 100, 40, nil },

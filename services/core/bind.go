@@ -37,7 +37,7 @@ func parametersOf(t reflect.Type) (ps []parameter) {
 		for _, in := range []string{"path", "query", "body"} {
 			if name, ok := f.Tag.Lookup(in); ok {
 				name, option, _ := strings.Cut(name, ",")
-				ps = append(ps, parameter{f.Index, in, name, f.Tag.Get("doc"), in == "path" || option == "required", f.Type})
+				ps = append(ps, parameter{f.Index, in, name, f.Tag.Get("doc"), in == "path" || in == "body" && option != "optional" || option == "required", f.Type})
 			}
 		}
 	}
@@ -63,7 +63,7 @@ func bind(ps []parameter, r *http.Request, into reflect.Value) error {
 				err = unreadable("%s in query is required", p.name)
 			}
 		case "body":
-			err = readBody(r, field.Addr().Interface())
+			err = readBody(r, p.required, field.Addr().Interface())
 		}
 		if err != nil {
 			return err
@@ -113,12 +113,15 @@ func setText(field reflect.Value, p parameter, s string) error {
 
 // readBody decodes a JSON body. Fields that we do not know are ignored, as
 // Harbor does: clients send back what they were given.
-func readBody(r *http.Request, v any) error {
+func readBody(r *http.Request, required bool, v any) error {
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
 	if err != nil {
 		return err
 	}
 	if len(bytes.TrimSpace(body)) == 0 {
+		if !required {
+			return nil
+		}
 		return unreadable("the body is required")
 	}
 	if bytes.Contains(body, []byte(`\u0000`)) { // PostgreSQL's text cannot hold it

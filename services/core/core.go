@@ -47,6 +47,7 @@ import (
 	"berth/services/account"
 	"berth/services/artifact"
 	"berth/services/configuration"
+	"berth/services/directory"
 	"berth/services/immutability"
 	"berth/services/project"
 	"berth/services/quota"
@@ -64,6 +65,10 @@ type Options struct {
 	Log       *slog.Logger
 	// Configuration has what administrators change while Berth runs.
 	Configuration *configuration.Store
+	// Directory is the LDAP directory that the settings name.
+	Directory *directory.Client
+	// Dial connects to what administrators name: directories, OIDC providers.
+	Dial directory.Dial
 	// Sessions are the browsers'.
 	Sessions *session.Store
 	// Tasks are what runs in the background, and Upkeep what of it Berth does on itself.
@@ -108,8 +113,8 @@ type API struct {
 // New makes the API.
 func New(o Options) (*API, error) {
 	if o.Pool == nil || o.Accounts == nil || o.Projects == nil || o.Artifacts == nil || o.Configuration == nil || o.Sessions == nil || o.OpenBlob == nil ||
-		o.Quotas == nil || o.Immutability == nil {
-		return nil, errors.New("cannot make the REST API without its database, accounts, projects, artifacts, configuration, sessions, rules and blobs")
+		o.Directory == nil || o.Dial == nil || o.Quotas == nil || o.Immutability == nil {
+		return nil, errors.New("cannot make the REST API without its database, accounts, projects, artifacts, configuration, directory, sessions, rules and blobs")
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

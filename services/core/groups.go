@@ -67,6 +67,9 @@ func (a *API) searchGroups(r *request, in struct {
 func (a *API) createGroup(r *request, in struct {
 	Body userGroup `body:""`
 }) (created, error) {
+	if err := a.requireGroup(r, in.Body); err != nil {
+		return created{}, err
+	}
 	id, err := a.Accounts.CreateGroup(r.Context(), in.Body.domain())
 	return created{location: fmt.Sprintf("%s/usergroups/%d", v2, id)}, err
 }

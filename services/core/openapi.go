@@ -55,7 +55,7 @@ func (g *generator) operation(rt route) map[string]any {
 	var parameters []any
 	for _, p := range rt.endpoint.parameters {
 		if p.in == "body" {
-			op["requestBody"] = map[string]any{"required": true, "content": content("application/json", g.schema(p.kind))}
+			op["requestBody"] = map[string]any{"required": p.required, "content": content("application/json", g.schema(p.kind))}
 			continue
 		}
 		parameter := map[string]any{"name": p.name, "in": p.in, "required": p.required, "schema": g.schema(p.kind)}

@@ -352,12 +352,26 @@ func (a *API) addGroup(r *request, g userGroup, role access.Role) (int64, error)
 		if g.LDAPDN != "" {
 			g.Type = account.LDAPGroup
 		}
-		var err error
+		err := a.requireGroup(r, g)
+		if err != nil {
+			return 0, err
+		}
 		if g.ID, err = a.Accounts.EnsureGroup(r.Context(), g.domain()); err != nil {
 			return 0, err
 		}
 	}
 	return a.Projects.AddGroup(r.Context(), r.target, g.ID, role)
+}
+
+// requireGroup makes sure that the directory has an LDAP group, if there is one
+// to ask.
+func (a *API) requireGroup(r *request, g userGroup) error {
+	settings, err := a.Configuration.Current(r.Context())
+	if err != nil || g.Type != account.LDAPGroup || settings.AuthMode != "ldap_auth" {
+		return err
+	}
+	_, err = a.Directory.Group(r.Context(), g.LDAPDN)
+	return err
 }
 
 func (a *API) getMember(r *request, in struct{ memberPath }) (member, error) {

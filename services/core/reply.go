@@ -35,6 +35,8 @@ type (
 		name    string
 		content []byte
 	}
+	// missing is 404 with a list of what was not found in the body.
+	missing struct{ body any }
 	// rawJSON is JSON that exists as bytes.
 	rawJSON []byte
 )
@@ -83,6 +85,8 @@ func (a *API) reply(w http.ResponseWriter, r *http.Request, v any) {
 	case text:
 		h.Set("Content-Type", v.contentType)
 		w.Write([]byte(v.body))
+	case missing:
+		a.json(w, r, http.StatusNotFound, v.body)
 	case rawJSON:
 		h.Set("Content-Type", "application/json; charset=utf-8")
 		w.Write(v)

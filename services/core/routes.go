@@ -18,6 +18,8 @@ var routes = slices.Concat(
 	sessionRoutes,
 	userRoutes,
 	groupRoutes,
+	tokenRoutes,
+	ldapRoutes,
 	projectRoutes,
 	artifactRoutes,
 	robotRoutes,
@@ -57,6 +59,7 @@ var userRoutes = []route{
 	{"PUT", v2 + "/users/{user_id}", self("user", "update"), "Change a user's profile", handle((*API).updateUser)},
 	{"DELETE", v2 + "/users/{user_id}", system("user", "delete"), "Delete a user", handle((*API).deleteUser)},
 	{"PUT", v2 + "/users/{user_id}/password", self("user", "update"), "Change a user's password", handle((*API).changePassword)},
+	{"PUT", v2 + "/users/{user_id}/cli_secret", self("user", "update"), "Give an OIDC user another CLI secret", handle((*API).setCLISecret)},
 	{"PUT", v2 + "/users/{user_id}/sysadmin", sysadmins(), "Make a user system administrator, or no longer one", handle((*API).setSysadmin)},
 }
 

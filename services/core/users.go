@@ -22,10 +22,23 @@ type user struct {
 	Updated         moment `json:"update_time"`
 	ID              int64  `json:"user_id"`
 	Username        string `json:"username"`
+
+	OIDC *oidcMeta `json:"oidc_user_meta,omitempty"`
+}
+
+// oidcMeta shows an OIDC user's CLI secret to the user alone.
+type oidcMeta struct {
+	Created moment `json:"creation_time"`
+	ID      int64  `json:"id"`
+	Secret  string `json:"secret,omitempty"`
+	SubIss  string `json:"subiss"`
+	Updated moment `json:"update_time"`
+	UserID  int64  `json:"user_id"`
 }
 
 func userOf(u account.User) user {
-	return user{false, u.Comment, moment(u.Created), u.Email, u.Realname, u.Sysadmin, moment(u.Updated), u.ID, u.Username}
+	return user{AdminRoleInAuth: u.AdminByGroup, Comment: u.Comment, Created: moment(u.Created), Email: u.Email, Realname: u.Realname,
+		Sysadmin: u.Sysadmin, Updated: moment(u.Updated), ID: u.ID, Username: u.Username}
 }
 
 type userPath struct {
@@ -80,21 +93,49 @@ func (a *API) createUser(r *request, in struct {
 // mayRegister lets through whoever may make users, and strangers who make
 // themselves one where the configuration says so.
 func (a *API) mayRegister(r *request) error {
-	if r.principal.Kind == access.Anonymous {
-		s, err := a.Configuration.Current(r.Context())
-		if err != nil || s.SelfRegistration {
-			return err
-		}
+	s, err := a.Configuration.Current(r.Context())
+	if err != nil {
+		return err
 	}
-	return r.require(access.Target{}, "user", "create")
+	stranger := r.principal.Kind == access.Anonymous && s.SelfRegistration && s.AuthMode == "db_auth"
+	if err := r.require(access.Target{}, "user", "create"); err != nil && !stranger {
+		return err
+	}
+	if s.AuthMode != "db_auth" {
+		return fault.New(fault.Forbidden, "users are made elsewhere: the authentication mode is %s", s.AuthMode)
+	}
+	return nil
 }
 
 func (a *API) currentUser(r *request, _ none) (user, error) {
 	if r.principal.Kind != access.User {
 		return user{}, fault.New(fault.Precondition, "a robot is no user")
 	}
-	u, err := a.Accounts.User(r.Context(), r.principal.ID)
-	return userOf(u), err
+	return a.userByID(r, r.principal.ID)
+}
+
+// userByID gives a user, and of one who logs in with OIDC what is kept for that.
+func (a *API) userByID(r *request, id int64) (user, error) {
+	u, err := a.Accounts.User(r.Context(), id)
+	wire := userOf(u)
+	if err != nil || u.Source != account.OIDC {
+		return wire, err
+	}
+	m, err := a.Accounts.OIDCMeta(r.Context(), id)
+	wire.OIDC = &oidcMeta{moment(m.Created), m.ID, "", m.SubIss, moment(m.Updated), m.UserID}
+	if p := r.principal; p.Kind == access.User && p.ID == id && (p.Limit == nil || p.Limit.Token == 0) {
+		wire.OIDC.Secret = m.Secret.Reveal()
+	}
+	return wire, err
+}
+
+func (a *API) setCLISecret(r *request, in struct {
+	userPath
+	Body struct {
+		Secret string `json:"secret" doc:"absent: one is made"`
+	} `body:""`
+}) (empty, error) {
+	return empty{}, a.Accounts.SetCLISecret(r.Context(), in.ID, in.Body.Secret)
 }
 
 func (a *API) currentPermissions(r *request, in struct {
@@ -145,8 +186,7 @@ func (r *request) systemPermissions() []access.Pair {
 }
 
 func (a *API) getUser(r *request, in struct{ userPath }) (user, error) {
-	u, err := a.Accounts.User(r.Context(), in.ID)
-	return userOf(u), err
+	return a.userByID(r, in.ID)
 }
 
 func (a *API) updateUser(r *request, in struct {

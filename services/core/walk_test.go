@@ -53,7 +53,7 @@ func fill(path string) string {
 			return "vault"
 		case "{user_id}":
 			return "1"
-		case "{robot_id}", "{mid}", "{group_id}", "{id}", "{immutable_rule_id}":
+		case "{robot_id}", "{mid}", "{group_id}", "{token_id}", "{id}", "{immutable_rule_id}":
 			return "1"
 		case "{execution_id}", "{job_id}":
 			return "4711"
@@ -172,10 +172,13 @@ func TestWalkNonsense(t *testing.T) {
 				}
 			}
 			if op.Body != nil {
-				for _, body := range []string{"{bad", "[", "", "[1]", `"x"`, "{} {}", `{"a":` + strings.Repeat("[", 20000)} {
+				for _, body := range []string{"{bad", "[", "[1]", `"x"`, "{} {}", `{"a":` + strings.Repeat("[", 20000)} {
 					try(path, body, 422)
 				}
 				try(path, `{"description":"`+strings.Repeat("x", 2<<20)+`"}`, 413)
+				if required, _ := op.Body.(map[string]any)["required"].(bool); required {
+					try(path, "", 422)
+				}
 				try(path, "null", 0)
 				try(path, "{}", 0)
 			}
