@@ -221,6 +221,27 @@ func TestTogether(t *testing.T) {
 	}
 }
 
+func TestSet(t *testing.T) {
+	t.Parallel()
+	c := configuration.Change{}
+	for name, text := range map[string]string{"read_only": "true", "token_expiration": "45", "banner_message": `say "hi"`, "ldap_search_password": "p"} {
+		if err := c.Set(name, text); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if c["read_only"] != true || c["token_expiration"] != int64(45) || c["banner_message"] != `say "hi"` {
+		t.Errorf("%v", c)
+	}
+	for name, text := range map[string]string{"nosuch": "1", "read_only": "yes", "token_expiration": "4.5", "ldap_scope": "", "session_timeout": "1 2"} {
+		if err := c.Set(name, text); !fault.Is(err, fault.Invalid) {
+			t.Errorf("%s=%s: %v", name, text, err)
+		}
+	}
+	if names := configuration.Names(); len(names) < 60 || !configuration.Secret("oidc_client_secret") || configuration.Secret("ldap_url") {
+		t.Errorf("%d names", len(names))
+	}
+}
+
 func FuzzChange(f *testing.F) {
 	for _, seed := range []string{`{}`, `{"read_only":true}`, `{"ldap_scope":9e99}`, `{"oidc_extra_redirect_parms":{"a":1}}`, `{"auth_mode":null}`, `[`, `{"token_expiration":-0}`} {
 		f.Add([]byte(seed))

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"reflect"
@@ -111,6 +112,34 @@ func (k key) parse(raw json.RawMessage) (any, error) {
 	return text, nil
 }
 
+// Names are the keys of all settings, sorted.
+func Names() []string { return slices.Sorted(maps.Keys(keys)) }
+
+// Secret reports whether a key's value is never given out.
+func Secret(name string) bool { return keys[name].secret }
+
+// Set adds a key to a change, its value written as text: true, 30, a string.
+// Errors: Invalid, for a key that there is not, or a value that is not of its type.
+func (c Change) Set(name, text string) error {
+	k, ok := keys[name]
+	if !ok {
+		return fault.New(fault.Invalid, "there is no setting %q", name).WithHint("berth configuration list shows all")
+	}
+	raw := json.RawMessage(text)
+	if k.kind == reflect.String {
+		var err error
+		if raw, err = json.Marshal(text); err != nil {
+			return err
+		}
+	}
+	value, err := k.parse(raw)
+	if err != nil {
+		return fault.New(fault.Invalid, "%v", err)
+	}
+	c[name] = value
+	return nil
+}
+
 // maxText is how long a setting may be; certificates are the longest.
 const maxText = 64 << 10
 
@@ -137,7 +166,7 @@ func (s Settings) check(changed []string) error {
 }
 
 func invalid(name, format string, args ...any) error {
-	return fault.New(fault.Invalid, "%s: %s", name, fmt.Sprintf(format, args...)).On(name)
+	return fault.New(fault.Invalid, format, args...).On(name)
 }
 
 // rules say which values a key takes, for those keys that do not take all.

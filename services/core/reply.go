@@ -213,6 +213,9 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	f := fault.Of(err)
 	c := codes[f.Kind]
 	message := f.Text
+	if f.Field != "" && !strings.Contains(message, f.Field) {
+		message = f.Field + ": " + message
+	}
 	if f.Kind == fault.Internal {
 		message = "internal server error"
 	} else if f.Hint != "" {

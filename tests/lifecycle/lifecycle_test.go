@@ -5,6 +5,7 @@ package lifecycle
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -188,6 +189,33 @@ func TestCommandLine(t *testing.T) {
 		if said := berthtest.Run(t, args...); said.Code == 0 || said.Stderr == "" {
 			t.Errorf("berth %v: %+v", args, said)
 		}
+	}
+}
+
+// Settings can be changed from a shell, whether Berth runs or not: when nobody
+// can log in any more, this is the way back.
+func TestConfiguration(t *testing.T) {
+	s := berthtest.Start(t, berthtest.Options{})
+	if said := berthtest.Run(t, "configuration", "set", "token_expiration=7", "self_registration=true", "--data", s.Dir); said.Code != 0 {
+		t.Fatalf("%+v", said)
+	}
+	var settings map[string]struct{ Value any }
+	if err := json.Unmarshal(s.API(t, s.Admin(t), "GET", "/configurations", nil, 200), &settings); err != nil || settings["token_expiration"].Value != 7.0 {
+		t.Errorf("the running Berth has %v, %v", settings["token_expiration"], err)
+	}
+	for _, args := range [][]string{{"token_expiration=0"}, {"nosuch=1"}, {"read_only"}, {"read_only=maybe"}, {"oidc_client_secret=shown"}, {"banner_message=@/nosuch"}} {
+		key, _, _ := strings.Cut(args[0], "=")
+		said := berthtest.Run(t, append([]string{"configuration", "set", "--data", s.Dir}, args...)...)
+		if said.Code == 0 || !strings.Contains(said.Stderr, key) || strings.Contains(said.Stderr, "shown") {
+			t.Errorf("%v: %+v", args, said)
+		}
+	}
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	said := berthtest.Run(t, "configuration", "list", "token_expiration", "self_registration", "--json", "--data", s.Dir)
+	if said.Code != 0 || strings.Join(strings.Fields(said.Stdout), "") != `{"self_registration":true,"token_expiration":7}` {
+		t.Errorf("%+v", said)
 	}
 }
 
