@@ -74,6 +74,7 @@ type Store struct {
 	payloads *otter.Cache[reference.Digest, []byte] // manifests by digest: immutable, hence never stale
 	links    *otter.Cache[link, Blob]               // pulls' link checks; short-lived, dropped on deletion
 	repos    *otter.Cache[string, repo]             // by name; a wrong id fails a foreign key and is looked up again
+	totals   *otter.Cache[string, int]              // how long long lists are; see infoPage
 	tags     *tagLookups
 }
 
@@ -112,6 +113,12 @@ func New(o Options) (*Store, error) {
 	if s.links, err = otter.New(&otter.Options[link, Blob]{
 		MaximumSize:      20_000,
 		ExpiryCalculator: otter.ExpiryWriting[link, Blob](linkLife),
+	}); err != nil {
+		return nil, err
+	}
+	if s.totals, err = otter.New(&otter.Options[string, int]{
+		MaximumSize:      1000,
+		ExpiryCalculator: otter.ExpiryWriting[string, int](totalLife),
 	}); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,6 +15,8 @@ import (
 
 	"berth/appliance/fault"
 	"berth/services/database"
+	"berth/services/immutability"
+	"berth/services/label"
 	"berth/services/query"
 	"berth/services/reference"
 )
@@ -44,6 +48,7 @@ type Info struct {
 	Tags                        []Tag
 	Children                    []Child
 	Accessories                 []Accessory
+	Labels                      []label.Label
 }
 
 // Tag is a name of an artifact.
@@ -51,6 +56,7 @@ type Tag struct {
 	ID, RepositoryID, ArtifactID int64
 	Name                         string
 	Pushed, Pulled               time.Time
+	Immutable                    bool // by the project's rules
 }
 
 // Child is what an index lists. A child that is not (or no longer) there has id 0.
@@ -76,6 +82,12 @@ const topSQL = `(EXISTS (SELECT FROM tags t WHERE t.manifest_id = m.id) OR (
 	NOT EXISTS (SELECT FROM manifest_children c JOIN manifests i ON i.id = c.parent_id
 		WHERE c.digest = m.digest AND i.repo_id = m.repo_id AND i.deleted_at IS NULL)
 	AND NOT EXISTS (SELECT FROM manifests s WHERE s.repo_id = m.repo_id AND s.digest = m.subject AND s.deleted_at IS NULL)))`
+
+// topProbe is topSQL for a page, which is found by looking at few rows: OFFSET 0
+// keeps the planner from reading all tags into a hash table, which only pays for
+// a count.
+var topProbe = strings.NewReplacer("t.manifest_id = m.id)", "t.manifest_id = m.id OFFSET 0)",
+	"deleted_at IS NULL)", "deleted_at IS NULL OFFSET 0)").Replace(topSQL)
 
 // typeSQL is an artifact's type in Harbor's words: images and charts have names
 // of their own, others the third word of their config's media type
@@ -191,17 +203,24 @@ type ListOptions struct {
 }
 
 // With is what is read of an artifact beyond its own row.
-type With struct{ Tags, Children, Accessories bool }
+type With struct{ Tags, Children, Accessories, Labels bool }
 
-// ListArtifacts gives a page of artifacts, those pushed last first. Besides
+// ListArtifacts gives a page of artifacts, those pushed last first; NotFound if
+// there is no such repository. Besides
 // columns, the terms may name tags (* for tagged, nil for untagged, or a name),
 // base (* lists parts and accessories too), digest and labels.
 func (s *Store) ListArtifacts(ctx context.Context, q query.Query, o ListOptions) (query.Page[Info], error) {
 	var w query.Where
 	w.And("m.deleted_at IS NULL")
-	w.And("r.project_id = %s", o.ProjectID)
 	if o.Repository != "" {
-		w.And("r.name = %s", o.Repository)
+		// By its id, so that the page is a range of the index manifests_pushed.
+		r, err := s.withContent(ctx, o.Repository)
+		if err != nil {
+			return query.Page[Info]{}, err
+		}
+		w.And("m.repo_id = %s", r)
+	} else {
+		w.And("r.project_id = %s", o.ProjectID)
 	}
 	if len(q.Take("base")) == 0 {
 		w.And(topSQL)
@@ -215,18 +234,54 @@ func (s *Store) ListArtifacts(ctx context.Context, q query.Query, o ListOptions)
 	for _, t := range q.Take("digest") {
 		digestTerm(&w, t)
 	}
-	if len(q.Take("labels")) > 0 {
-		w.Never() // nothing has labels yet
+	for _, t := range q.Take("labels") {
+		if err := labelTerm(&w, t); err != nil {
+			return query.Page[Info]{}, err
+		}
 	}
 	if err := w.Terms(q.Terms, infoFields); err != nil {
 		return query.Page[Info]{}, err
 	}
-	page, err := query.Fetch(ctx, s.Pool, "SELECT count(*)"+infoTables+w.String(),
-		"SELECT "+infoColumns+infoTables+w.String()+q.OrderBy(infoFields, "m.pushed_at DESC, m.id DESC")+q.Limit(), w.Args, scanInfo)
+	page, err := s.infoPage(ctx, w, q.OrderBy(infoFields, "m.pushed_at DESC, m.id DESC")+q.Limit())
 	if err != nil {
 		return page, wrap(err, "list artifacts")
 	}
 	return page, s.fill(ctx, page.Items, o.With)
+}
+
+// Counting many artifacts takes far longer than reading a page of them. So a
+// total of longTotal and more may be totalLife old; a shorter one never is.
+const (
+	longTotal = 10_000
+	totalLife = 10 * time.Second
+)
+
+func (s *Store) infoPage(ctx context.Context, w query.Where, order string) (page query.Page[Info], err error) {
+	key := w.String() + fmt.Sprint(w.Args)
+	rows := "SELECT " + infoColumns + infoTables + strings.Replace(w.String(), topSQL, topProbe, 1) + order
+	if total, ok := s.totals.GetIfPresent(key); ok {
+		found, err := s.Pool.Query(ctx, rows, w.Args...)
+		if err != nil {
+			return page, err
+		}
+		page.Total = total
+		page.Items, err = pgx.CollectRows(found, scanInfo)
+		return page, err
+	}
+	page, err = query.Fetch(ctx, s.Pool, "SELECT count(*)"+infoTables+w.String(), rows, w.Args, scanInfo)
+	if err == nil && page.Total >= longTotal {
+		s.totals.Set(key, page.Total)
+	}
+	return page, err
+}
+
+// withContent gives the id of a repository that has artifacts. Errors: NotFound.
+func (s *Store) withContent(ctx context.Context, name string) (id int64, err error) {
+	err = s.Pool.QueryRow(ctx, `SELECT id FROM repositories WHERE name = $1 AND has_manifests`, name).Scan(&id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nameUnknown(name)
+	}
+	return id, wrap(err, "read a repository")
 }
 
 func tagTerm(w *query.Where, t query.Term) {
@@ -241,6 +296,27 @@ func tagTerm(w *query.Where, t query.Term) {
 	default:
 		w.And(tagged+" AND g.name = ANY(%s))", t.Values)
 	}
+}
+
+// labelTerm picks artifacts by the ids of labels: labels=1, labels=(1 2) for
+// those that have both, labels={1 2} for those that have one.
+func labelTerm(w *query.Where, t query.Term) error {
+	ids := make([]int64, len(t.Values))
+	for i, v := range t.Values {
+		var err error
+		if ids[i], err = strconv.ParseInt(v, 10, 64); err != nil {
+			return fault.New(fault.Invalid, "the value %q of labels is not the id of a label", v).On("q")
+		}
+	}
+	const labelled = "EXISTS (SELECT FROM artifact_labels al WHERE al.manifest_id = m.id AND al.label_id = ANY(%s))"
+	if t.Op != query.AllOf {
+		w.And(labelled, ids)
+		return nil
+	}
+	for _, id := range ids {
+		w.And(labelled, []int64{id})
+	}
+	return nil
 }
 
 func digestTerm(w *query.Where, t query.Term) {
@@ -297,8 +373,34 @@ func (s *Store) fill(ctx context.Context, page []Info, with With) error {
 	}
 	var b pgx.Batch
 	if with.Tags {
+		rules := map[int64]immutability.Rules{} // by project; read before the tags
+		b.Queue(`SELECT i.project_id, jsonb_agg(i.rule) FROM immutable_rules i
+			WHERE NOT i.disabled AND i.project_id = ANY($1) GROUP BY i.project_id`, projectsOf(page)).Query(func(rows pgx.Rows) error {
+			var project int64
+			var list immutability.Rules
+			_, err := pgx.ForEachRow(rows, []any{&project, &list}, func() error { rules[project], list = list, nil; return nil })
+			return err
+		})
 		b.Queue(`SELECT `+tagColumns+` FROM tags t WHERE t.manifest_id = ANY($1) ORDER BY t.name`, ids).
-			Query(collect(scanTag, func(t Tag) { i := at[t.ArtifactID]; i.Tags = append(i.Tags, t) }))
+			Query(collect(scanTag, func(t Tag) {
+				i := at[t.ArtifactID]
+				t.Immutable = rules[i.ProjectID].Hold(i.Repository, t.Name)
+				i.Tags = append(i.Tags, t)
+			}))
+	}
+	if with.Labels {
+		b.Queue(`SELECT al.manifest_id, `+label.Columns+` FROM artifact_labels al JOIN labels l ON l.id = al.label_id
+			WHERE al.manifest_id = ANY($1) ORDER BY l.name, l.id`, ids).Query(func(rows pgx.Rows) error {
+			for rows.Next() {
+				var id int64
+				l, err := label.Scan(rows, &id)
+				if err != nil {
+					return err
+				}
+				at[id].Labels = append(at[id].Labels, l)
+			}
+			return rows.Err()
+		})
 	}
 	if with.Children {
 		b.Queue(`
@@ -316,6 +418,15 @@ func (s *Store) fill(ctx context.Context, page []Info, with With) error {
 			Query(collect(scanAccessory, func(a Accessory) { i := at[a.SubjectID]; i.Accessories = append(i.Accessories, a) }))
 	}
 	return wrap(s.Pool.SendBatch(ctx, &b).Close(), "read the parts of artifacts")
+}
+
+func projectsOf(page []Info) (ids []int64) {
+	for _, i := range page {
+		if !slices.Contains(ids, i.ProjectID) {
+			ids = append(ids, i.ProjectID)
+		}
+	}
+	return ids
 }
 
 func collect[T any](scan pgx.RowToFunc[T], use func(T)) func(pgx.Rows) error {
@@ -359,14 +470,22 @@ var tagFields = query.Columns{
 }
 
 // ListTags gives a page of an artifact's tags, those pushed last first.
-func (s *Store) ListTags(ctx context.Context, artifactID int64, q query.Query) (query.Page[Tag], error) {
+func (s *Store) ListTags(ctx context.Context, of Info, q query.Query) (query.Page[Tag], error) {
 	var w query.Where
-	w.And("t.manifest_id = %s", artifactID)
+	w.And("t.manifest_id = %s", of.ID)
 	if err := w.Terms(q.Terms, tagFields); err != nil {
 		return query.Page[Tag]{}, err
 	}
 	page, err := query.Fetch(ctx, s.Pool, "SELECT count(*) FROM tags t"+w.String(),
 		"SELECT "+tagColumns+" FROM tags t"+w.String()+q.OrderBy(tagFields, "t.pushed_at DESC, t.name")+q.Limit(), w.Args, scanTag)
+	if err != nil {
+		return page, wrap(err, "list tags")
+	}
+	var rules immutability.Rules
+	err = s.Pool.QueryRow(ctx, `SELECT jsonb_agg(rule) FROM immutable_rules WHERE project_id = $1 AND NOT disabled`, of.ProjectID).Scan(&rules)
+	for n := range page.Items {
+		page.Items[n].Immutable = rules.Hold(of.Repository, page.Items[n].Name)
+	}
 	return page, wrap(err, "list tags")
 }
 

@@ -64,7 +64,7 @@ func (s *Store) DeleteUntagged(ctx context.Context, after int64, n int) (deleted
 func (s *Store) deleteUntagged(ctx context.Context, repo string, d reference.Digest) (bool, error) {
 	err := s.deleting(ctx, repo, func(tx pgx.Tx, r lockedRepo) (event.Event, error) {
 		var id int64
-		err := tx.QueryRow(ctx, `SELECT m.id`+untagged+` AND m.repo_id = $2 AND m.digest = $3 FOR UPDATE OF m`, s.Times.Grace, r.id, d.Bytes()).Scan(&id)
+		err := tx.QueryRow(ctx, `SELECT m.id`+untagged+` AND m.repo_id = $2 AND m.digest = $3`, s.Times.Grace, r.id, d.Bytes()).Scan(&id)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return event.Event{}, fault.Wrap(fault.NotFound, ErrManifestUnknown, "%s@%s is not untagged any more", repo, d)
 		}
@@ -76,7 +76,7 @@ func (s *Store) deleteUntagged(ctx context.Context, repo string, d reference.Dig
 			Description: "delete untagged artifact: " + repo + "@" + d.String(), Digest: d.String(),
 		}, s.trash(ctx, tx, r, []int64{id})
 	})
-	if fault.Is(err, fault.NotFound) {
+	if fault.Is(err, fault.NotFound) || errors.Is(err, ErrReadOnly) {
 		return false, nil
 	}
 	return err == nil, err

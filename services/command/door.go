@@ -22,6 +22,7 @@ import (
 	"berth/appliance/unit"
 	"berth/services/core"
 	"berth/services/immutability"
+	"berth/services/label"
 	"berth/services/proxy"
 	"berth/services/quota"
 	"berth/services/session"
@@ -245,7 +246,7 @@ func coreOptions(n *node, st stores) core.Options {
 	s := n.settings
 	o := core.Options{
 		Pool: n.pool, Accounts: n.accounts, Projects: n.projects, Artifacts: st.artifacts, Configuration: n.configuration,
-		Quotas: quota.New(n.pool, n.outbox), Immutability: immutability.New(n.pool, n.outbox),
+		Labels: label.New(n.pool, n.outbox), Quotas: quota.New(n.pool, n.outbox), Immutability: immutability.New(n.pool, n.outbox),
 		Directory: n.directory, Dial: n.dialer().DialContext, Sessions: session.New(n.pool, n.key, n.outbox), Key: n.key, Log: n.log,
 		Tasks: n.tasks, Upkeep: upkeep.New(n.pool, n.tasks),
 		ExternalURL: publicURL(s), StorageName: "filesystem",

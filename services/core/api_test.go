@@ -25,6 +25,7 @@ import (
 	"berth/services/directory"
 	"berth/services/event"
 	"berth/services/immutability"
+	"berth/services/label"
 	"berth/services/project"
 	"berth/services/quota"
 	"berth/services/reference"
@@ -81,7 +82,7 @@ func setup(t testing.TB) *bundle {
 		Tasks: tasks, Upkeep: upkeep.New(pool, tasks),
 		Log:  slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Pool: pool, Accounts: accounts, Projects: projects, Artifacts: b.artifacts,
-		Quotas: quota.New(pool, outbox), Immutability: immutability.New(pool, outbox),
+		Labels: label.New(pool, outbox), Quotas: quota.New(pool, outbox), Immutability: immutability.New(pool, outbox),
 		Configuration: settings, Directory: people, Dial: (&net.Dialer{}).DialContext, Sessions: session.New(pool, key, outbox), Key: key,
 		ExternalURL: "https://registry.example.com", StorageName: "filesystem",
 		Checks: []core.Check{{Name: "database", Probe: pool.Ping}},

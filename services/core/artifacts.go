@@ -93,7 +93,7 @@ type artifactWire struct {
 	ExtraAttrs        json.RawMessage         `json:"extra_attrs,omitempty"`
 	Icon              string                  `json:"icon"`
 	ID                int64                   `json:"id"`
-	Labels            []struct{}              `json:"labels"`
+	Labels            []labelWire             `json:"labels"`
 	ManifestMediaType string                  `json:"manifest_media_type"`
 	MediaType         string                  `json:"media_type"`
 	ProjectID         int64                   `json:"project_id"`
@@ -131,7 +131,7 @@ type tagWire struct {
 }
 
 func tagOf(t artifact.Tag) tagWire {
-	return tagWire{t.ArtifactID, t.ID, false, t.Name, moment(t.Pulled), moment(t.Pushed), t.RepositoryID}
+	return tagWire{t.ArtifactID, t.ID, t.Immutable, t.Name, moment(t.Pulled), moment(t.Pushed), t.RepositoryID}
 }
 
 type accessory struct {
@@ -192,6 +192,9 @@ func (a *API) artifactOf(i artifact.Info) artifactWire {
 	for _, t := range i.Tags {
 		w.Tags = append(w.Tags, tagOf(t))
 	}
+	for _, l := range i.Labels {
+		w.Labels = append(w.Labels, labelOf(l))
+	}
 	return w
 }
 
@@ -202,8 +205,8 @@ func artifactHref(i artifact.Info) string {
 	return v2 + "/projects/" + project + "/repositories/" + url.PathEscape(url.PathEscape(rest)) + "/artifacts/" + i.Digest.String()
 }
 
-// artifactParts say what an artifact is shown with. Scans, labels and
-// immutability have no data yet; asking for them changes nothing.
+// artifactParts say what an artifact is shown with. Whether tags are immutable is
+// always told, and scans have no data yet: asking for them changes nothing.
 type artifactParts struct {
 	Tags        *bool `query:"with_tag" doc:"true if absent"`
 	Labels      bool  `query:"with_label"`
@@ -214,7 +217,7 @@ type artifactParts struct {
 }
 
 func (p artifactParts) with() artifact.With {
-	return artifact.With{Tags: p.Tags == nil || *p.Tags, Children: true, Accessories: p.Accessories}
+	return artifact.With{Tags: p.Tags == nil || *p.Tags, Children: true, Accessories: p.Accessories, Labels: p.Labels}
 }
 
 func (a *API) listArtifacts(r *request, in struct {
@@ -222,9 +225,6 @@ func (a *API) listArtifacts(r *request, in struct {
 	repositoryPath
 	artifactParts
 }) (list[artifactWire], error) {
-	if _, err := a.Artifacts.Repository(r.Context(), in.whole()); err != nil {
-		return list[artifactWire]{}, err
-	}
 	return a.artifacts(r, in.paging, artifact.ListOptions{Repository: in.whole(), ProjectID: r.target.ProjectID, With: in.with()})
 }
 
@@ -320,7 +320,7 @@ func (a *API) listTags(r *request, in struct {
 	if err != nil {
 		return list[tagWire]{}, err
 	}
-	page, err := a.Artifacts.ListTags(r.Context(), i.ID, q)
+	page, err := a.Artifacts.ListTags(r.Context(), i, q)
 	return paged(page, err, in.paging, tagOf)
 }
 

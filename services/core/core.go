@@ -49,6 +49,7 @@ import (
 	"berth/services/configuration"
 	"berth/services/directory"
 	"berth/services/immutability"
+	"berth/services/label"
 	"berth/services/project"
 	"berth/services/quota"
 	"berth/services/session"
@@ -77,7 +78,8 @@ type Options struct {
 	// Key signs what browsers keep for us. Nodes that share a database share it.
 	Key secret.Key
 
-	// Quotas and Immutability have the rules of projects.
+	// Labels, Quotas and Immutability have the labels and rules of projects.
+	Labels       *label.Store
 	Quotas       *quota.Store
 	Immutability *immutability.Store
 
@@ -113,7 +115,7 @@ type API struct {
 // New makes the API.
 func New(o Options) (*API, error) {
 	if o.Pool == nil || o.Accounts == nil || o.Projects == nil || o.Artifacts == nil || o.Configuration == nil || o.Sessions == nil || o.OpenBlob == nil ||
-		o.Directory == nil || o.Dial == nil || o.Quotas == nil || o.Immutability == nil {
+		o.Directory == nil || o.Dial == nil || o.Labels == nil || o.Quotas == nil || o.Immutability == nil {
 		return nil, errors.New("cannot make the REST API without its database, accounts, projects, artifacts, configuration, directory, sessions, rules and blobs")
 	}
 	if o.Log == nil {

@@ -137,6 +137,9 @@ type metadataBody struct {
 	ProxyFilterKind      *string `json:"proxy_cache_filter_kind"`
 	ProxyReferrer        *string `json:"proxy_referrer_api"`
 	ProxyLocalOnNotFound *string `json:"proxy_cache_local_on_not_found"`
+	ReadOnly             *string `json:"read_only"`
+	ImmutableStrict      *string `json:"immutable_strict"`
+	DeleteUntagged       *string `json:"delete_untagged"`
 }
 
 // values gives the keys that are there.
@@ -195,6 +198,15 @@ func (a *API) updateProject(r *request, in struct {
 	Body projectBody `body:""`
 }) (empty, error) {
 	return empty{}, a.Projects.Update(r.Context(), r.target.ProjectID, in.Body.settings())
+}
+
+func (a *API) renameProject(r *request, in struct {
+	inProjectPath
+	Body struct {
+		Name string `json:"name"`
+	} `body:""`
+}) (empty, error) {
+	return empty{}, a.Projects.Rename(r.Context(), r.target.ProjectID, in.Body.Name)
 }
 
 func (a *API) deleteProject(r *request, in struct{ inProjectPath }) (empty, error) {

@@ -53,7 +53,7 @@ func fill(path string) string {
 			return "vault"
 		case "{user_id}":
 			return "1"
-		case "{robot_id}", "{mid}", "{group_id}", "{token_id}", "{id}", "{immutable_rule_id}":
+		case "{robot_id}", "{mid}", "{group_id}", "{token_id}", "{id}", "{immutable_rule_id}", "{label_id}":
 			return "1"
 		case "{execution_id}", "{job_id}":
 			return "4711"
@@ -75,6 +75,9 @@ func hostile(op operation) (path, body string) {
 	for _, p := range op.Parameters {
 		if p.In == "query" && (p.Name == "username" || p.Name == "project_name" || p.Name == "from" || p.Name == "groupname" || p.Name == "q" && strings.HasSuffix(path, "v2.0/search")) {
 			query = append(query, p.Name+"=vault/app:v1")
+		}
+		if p.In == "query" && p.Name == "scope" && strings.HasSuffix(path, "/labels") {
+			query = append(query, "scope=g")
 		}
 	}
 	if query != nil {

@@ -2,7 +2,6 @@ package project
 
 import (
 	"context"
-	"regexp"
 	"slices"
 	"strconv"
 
@@ -41,8 +40,6 @@ func oneOf(words ...string) func(string) bool {
 	return func(s string) bool { return slices.Contains(words, s) }
 }
 
-var cveForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$`)
-
 // checked is Settings by column: two keys of the metadata have one of their own.
 type checked struct {
 	values           map[string]string
@@ -77,10 +74,8 @@ func checkSettings(set Settings) (c checked, err error) {
 		}
 	}
 	if set.Allowlist != nil {
-		for _, item := range set.Allowlist.Items {
-			if !cveForm.MatchString(item.ID) {
-				return c, fault.New(fault.Invalid, "%q is no CVE id", item.ID).On("cve_allowlist")
-			}
+		if err := set.Allowlist.check(); err != nil {
+			return c, err
 		}
 	}
 	return c, nil

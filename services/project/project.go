@@ -44,17 +44,6 @@ type Project struct {
 	Created, Updated time.Time
 }
 
-// Allowlist is the vulnerabilities that do not count in a project.
-type Allowlist struct {
-	Items   []AllowedCVE `json:"items"`
-	Expires int64        `json:"expires_at,omitempty"` // Unix time; 0 = never
-}
-
-// AllowedCVE is an entry of an Allowlist.
-type AllowedCVE struct {
-	ID string `json:"cve_id"`
-}
-
 // Settings are what a project is made from or changed by. Nil leaves as is.
 type Settings struct {
 	Metadata     map[string]string // merged into what is there

@@ -117,5 +117,13 @@ CREATE TABLE artifact_labels (
 );
 CREATE INDEX artifact_labels_label ON artifact_labels (label_id, manifest_id);
 
+-- Vulnerabilities that do not count anywhere: one row, once it is set.
+CREATE TABLE system_allowlist (
+  one           boolean PRIMARY KEY DEFAULT true CHECK (one),
+  allowlist     jsonb NOT NULL,                   -- {items: [{cve_id}], expires_at}
+  created_at    timestamptz NOT NULL DEFAULT now(),
+  updated_at    timestamptz NOT NULL DEFAULT now()
+);
+
 -- +goose Down
 SELECT 1; -- Berth goes forward only; a rollback restores the dump that the update took.
