@@ -179,11 +179,12 @@ func (s *Store) deleting(ctx context.Context, repo string, f func(pgx.Tx, locked
 }
 
 // family finds, for manifests that are being deleted, the untagged children
-// that no other live index lists and the referrers, one level at a time.
+// that no other live index lists and the referrers, one level at a time. The tag
+// that attaches a signature to what it signs keeps neither.
 const family = `
 SELECT m.id FROM manifests m
 WHERE m.repo_id = $1 AND m.deleted_at IS NULL AND m.id <> ALL($2)
-AND NOT EXISTS (SELECT FROM tags t WHERE t.manifest_id = m.id) AND (
+AND NOT EXISTS (SELECT FROM tags t WHERE t.manifest_id = m.id AND NOT (m.attached AND t.name LIKE 'sha___-%.%')) AND (
 	m.subject IN (SELECT digest FROM manifests WHERE id = ANY($2))
 	OR (m.digest IN (SELECT digest FROM manifest_children WHERE parent_id = ANY($2))
 		AND NOT EXISTS (SELECT FROM manifest_children c JOIN manifests p ON p.id = c.parent_id

@@ -76,9 +76,9 @@ type Accessory struct {
 	Created       time.Time
 }
 
-// topSQL holds for what a list of artifacts shows: whatever is tagged, and the
-// untagged that is neither part of an index nor about another artifact.
-const topSQL = `(EXISTS (SELECT FROM tags t WHERE t.manifest_id = m.id) OR (
+// topSQL holds for what a list of artifacts shows: whatever is tagged by people,
+// and what is neither part of an index nor about another artifact.
+const topSQL = `(NOT m.attached AND EXISTS (SELECT FROM tags t WHERE t.manifest_id = m.id) OR (
 	NOT EXISTS (SELECT FROM manifest_children c JOIN manifests i ON i.id = c.parent_id
 		WHERE c.digest = m.digest AND i.repo_id = m.repo_id AND i.deleted_at IS NULL)
 	AND NOT EXISTS (SELECT FROM manifests s WHERE s.repo_id = m.repo_id AND s.digest = m.subject AND s.deleted_at IS NULL)))`

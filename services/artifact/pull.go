@@ -140,7 +140,7 @@ func (s *Store) Referrers(ctx context.Context, repo string, d reference.Digest, 
 	rows, err := s.Pool.Query(ctx, `
 		SELECT m.id, m.media_type, m.digest, m.size, m.artifact_type, m.annotations
 		FROM manifests m JOIN repositories r ON r.id = m.repo_id
-		WHERE r.name = $1 AND m.subject = $2 AND m.deleted_at IS NULL AND ($3 = '' OR m.artifact_type = $3) AND m.id > $4
+		WHERE r.name = $1 AND m.subject = $2 AND NOT m.attached AND m.deleted_at IS NULL AND ($3 = '' OR m.artifact_type = $3) AND m.id > $4
 		ORDER BY m.id LIMIT $5`, repo, d.Bytes(), artifactType, last, n+1)
 	if err != nil {
 		return nil, 0, wrap(err, "list the referrers of %s", d)

@@ -409,9 +409,11 @@ func missingFault(repo string, missing []reference.Digest) error {
 
 const putManifest = `
 WITH m AS (
-	INSERT INTO manifests (repo_id, digest, media_type, artifact_type, config_type, config_digest, subject, size, total_size, payload, annotations)
-	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-	ON CONFLICT (repo_id, digest) DO UPDATE SET media_type = EXCLUDED.media_type, pushed_at = now(), deleted_at = NULL, deleted_by = NULL
+	INSERT INTO manifests AS have (repo_id, digest, media_type, artifact_type, config_type, config_digest, subject, attached, size, total_size, payload, annotations)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $23, $8, $9, $10, $11)
+	ON CONFLICT (repo_id, digest) DO UPDATE SET media_type = EXCLUDED.media_type, pushed_at = now(), deleted_at = NULL, deleted_by = NULL,
+		subject = coalesce(have.subject, EXCLUDED.subject), attached = have.attached OR EXCLUDED.attached,
+		artifact_type = CASE WHEN EXCLUDED.attached THEN EXCLUDED.artifact_type ELSE have.artifact_type END
 	RETURNING id, xmax = 0 AS created),
 b AS (
 	INSERT INTO manifest_blobs (manifest_id, digest, size) SELECT m.id, x.digest, x.size
@@ -484,11 +486,17 @@ func manifestArgs(base pushBase, push Push, p *Parsed) []any {
 	for i, c := range p.Children {
 		platforms[i], annotations[i] = c.Platform, c.Annotations
 	}
+	subject, artifactType, attached := p.Subject, p.ArtifactType, false
+	if subject.IsZero() {
+		if to, what, ok := attachment(push.Tags); ok {
+			subject, artifactType, attached = to, what, true
+		}
+	}
 	return []any{
-		base.repoID, push.Digest.Bytes(), p.MediaType, p.ArtifactType, p.ConfigType, bytesOrNil(p.Config), bytesOrNil(p.Subject),
+		base.repoID, push.Digest.Bytes(), p.MediaType, artifactType, p.ConfigType, bytesOrNil(p.Config), bytesOrNil(subject),
 		len(push.Payload), int64(len(push.Payload)) + p.Listed + base.children, push.Payload, p.Annotations,
 		digests(p.Blobs), listed, digests(p.Children), platforms, annotations, orEmpty(push.Tags),
-		orEmpty(base.immutable), base.strict, base.projectID, base.sizes, base.limited,
+		orEmpty(base.immutable), base.strict, base.projectID, base.sizes, base.limited, attached,
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"berth/services/chart"
+	"berth/services/reference"
 )
 
 // pushChart makes a Helm chart of some files, as `helm push` does.
@@ -100,5 +101,46 @@ func TestComing(t *testing.T) {
 	b.want(b.do("POST", at+"nosuch/scan", root, ""), 404)
 	if s := decode[object](b.want(b.do("GET", "/api/v2.0/security/summary", root, ""), 200), t); s["total_artifact"] != 1.0 || s["total_vuls"] != 0.0 {
 		t.Errorf("%v", s)
+	}
+}
+
+// A signature of cosign before 3 is known by its tag alone: it is an accessory of
+// what it signs, and no artifact of its own in lists, until what it signs is gone.
+func TestAttachedByTag(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	image := b.push("library/app", "v1", "x")
+	signature := b.push("library/app", strings.Replace(image, ":", "-", 1)+".sig", "signature")
+	const list = "/api/v2.0/projects/library/repositories/app/artifacts"
+	digests := func() (all []string) {
+		for _, a := range decode[[]object](b.want(b.do("GET", list, root, ""), 200), t) {
+			all = append(all, fmt.Sprint(a["digest"]))
+		}
+		return all
+	}
+	if got := digests(); len(got) != 1 || got[0] != image {
+		t.Errorf("listed: %v", got)
+	}
+	accessories := decode[[]object](b.want(b.do("GET", list+"/v1/accessories", root, ""), 200), t)
+	if len(accessories) != 1 || accessories[0]["digest"] != signature || accessories[0]["type"] != "signature.cosign" {
+		t.Errorf("%v", accessories)
+	}
+	d, err := reference.ParseDigest(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if referrers, _, err := b.artifacts.Referrers(t.Context(), "library/app", d, "", 0, 10); err != nil || len(referrers) != 0 {
+		t.Errorf("a manifest without a subject is a referrer: %v, %v", referrers, err)
+	}
+	// A tag that only looks like one attaches to nothing.
+	b.push("library/app", "sha256-abc.sig", "other")
+	if got := digests(); len(got) != 2 {
+		t.Errorf("listed: %v", got)
+	}
+	b.want(b.do("DELETE", list+"/"+image, root, ""), 200)
+	for _, d := range digests() {
+		if d == image || d == signature {
+			t.Errorf("%s outlived the image or what it signs", d)
+		}
 	}
 }

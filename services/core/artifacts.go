@@ -156,7 +156,7 @@ func accessoriesOf(i artifact.Info) (all []accessory) {
 // accessoryType names what refers to an artifact in Harbor's words.
 func accessoryType(artifactType string) string {
 	switch artifactType {
-	case "application/vnd.dev.cosign.artifact.sig.v1+json", "application/vnd.dev.sigstore.bundle.v0.3+json":
+	case artifact.CosignSignature, "application/vnd.dev.sigstore.bundle.v0.3+json":
 		return "signature.cosign"
 	case "application/vnd.cncf.notary.signature":
 		return "signature.notation"

@@ -286,4 +286,8 @@ func TestCosign(t *testing.T) {
 	cosign("sign", "--yes", "--key", "mine.key", "--new-bundle-format=false", "--use-signing-config=false", "--tlog-upload=false", name)
 	s.manifest("old", strings.Replace(old.Manifest.Digest, ":", "-", 1)+".sig")
 	cosign(append(verify("mine.pub"), "--new-bundle-format=false")...)
+	accessories := "/projects/" + s.project + "/repositories/old/artifacts/" + old.Manifest.Digest + "/accessories"
+	if list := string(berth.API(t, berth.Admin(t), "GET", accessories, nil, 200)); !strings.Contains(list, `"signature.cosign"`) {
+		t.Errorf("the signature is no accessory: %s", list)
+	}
 }

@@ -174,6 +174,7 @@ CREATE TABLE manifests (
   config_type   text NOT NULL DEFAULT '',
   config_digest bytea,
   subject       bytea,                            -- may name a manifest that does not exist (yet)
+  attached      boolean NOT NULL DEFAULT false,   -- the subject is said by a tag (cosign before 3), not by the manifest
   size          bigint NOT NULL,                  -- of the payload
   total_size    bigint NOT NULL,                  -- payload, config and layers; of an index its children too
   payload       bytea NOT NULL,
