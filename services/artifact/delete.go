@@ -113,11 +113,12 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d reference.Dig
 	return s.deleting(ctx, repo, func(tx pgx.Tx, r lockedRepo) (event.Event, error) {
 		var id int64
 		var parent []byte
+		var tag string
 		err := tx.QueryRow(ctx, `
-			SELECT m.id, (SELECT p.digest FROM manifest_children c JOIN manifests p ON p.id = c.parent_id
+			SELECT m.id, coalesce((SELECT min(t.name) FROM tags t WHERE t.manifest_id = m.id), ''), (SELECT p.digest FROM manifest_children c JOIN manifests p ON p.id = c.parent_id
 				WHERE c.digest = m.digest AND p.repo_id = m.repo_id AND p.deleted_at IS NULL LIMIT 1)
 			FROM manifests m WHERE m.repo_id = $1 AND m.digest = $2 AND m.deleted_at IS NULL`,
-			r.id, d.Bytes()).Scan(&id, &parent)
+			r.id, d.Bytes()).Scan(&id, &tag, &parent)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return event.Event{}, fault.Wrap(fault.NotFound, ErrManifestUnknown, "artifact %s@%s not found", repo, d)
 		}
@@ -130,7 +131,7 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d reference.Dig
 		}
 		return event.Event{
 			Operation: "delete", ResourceType: "artifact", Resource: repo + "@" + d.String(),
-			Description: "delete artifact: " + repo + "@" + d.String(), Digest: d.String(),
+			Description: "delete artifact: " + repo + "@" + d.String(), Digest: d.String(), Tag: tag,
 		}, s.trash(ctx, tx, r, []int64{id})
 	})
 }
@@ -139,19 +140,31 @@ func (s *Store) DeleteManifest(ctx context.Context, repo string, d reference.Dig
 // Precondition if it has an immutable tag.
 func (s *Store) DeleteRepository(ctx context.Context, repo string) error {
 	return s.deleting(ctx, repo, func(tx pgx.Tx, r lockedRepo) (event.Event, error) {
-		rows, err := tx.Query(ctx, `SELECT id FROM manifests WHERE repo_id = $1 AND deleted_at IS NULL`, r.id)
+		rows, err := tx.Query(ctx, `SELECT m.id, m.digest, coalesce((SELECT min(t.name) FROM tags t WHERE t.manifest_id = m.id), '')
+			FROM manifests m WHERE m.repo_id = $1 AND m.deleted_at IS NULL`, r.id)
 		if err != nil {
 			return event.Event{}, err
 		}
-		ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-		if err != nil {
+		var ids []int64
+		var told []event.Artifact
+		var id int64
+		var raw []byte
+		var tag string
+		if _, err := pgx.ForEachRow(rows, []any{&id, &raw, &tag}, func() error {
+			ids = append(ids, id)
+			d, err := reference.FromBytes(raw)
+			if len(told) < event.MaxArtifacts {
+				told = append(told, event.Artifact{Digest: d.String(), Tag: tag})
+			}
+			return err
+		}); err != nil {
 			return event.Event{}, err
 		}
 		if len(ids) == 0 {
 			return event.Event{}, nameUnknown(repo)
 		}
 		return event.Event{
-			Operation: "delete", ResourceType: "repository", Resource: repo, Description: "delete repository: " + repo,
+			Operation: "delete", ResourceType: "repository", Resource: repo, Description: "delete repository: " + repo, Artifacts: told,
 		}, s.trash(ctx, tx, r, ids)
 	})
 }

@@ -31,6 +31,7 @@ import (
 	"berth/services/postgres"
 	"berth/services/project"
 	"berth/services/task"
+	"berth/services/webhook"
 )
 
 // resolve makes the paths absolute and chooses a directory for sockets.
@@ -151,6 +152,12 @@ func (n *node) dialer() *outbound.Dialer {
 		}
 	}
 	return d
+}
+
+// webhooks keeps and delivers webhooks.
+func (n *node) webhooks() *webhook.Store {
+	_, host, _ := strings.Cut(publicURL(n.settings), "://")
+	return webhook.New(webhook.Options{Pool: n.pool, Key: n.key, Tasks: n.tasks, Configuration: n.configuration, Dialer: n.dialer(), Host: host})
 }
 
 // migrate waits up to a minute for the database, then brings its schema forward.

@@ -22,7 +22,6 @@ import (
 	"berth/services/database"
 	"berth/services/jobs"
 	"berth/services/registry"
-	"berth/services/task"
 	"berth/services/token"
 	"berth/services/upkeep"
 )
@@ -218,8 +217,16 @@ func runJobs(ctx context.Context, s setting.Settings, log *slog.Logger, ready fu
 	}
 	defer n.close()
 	defer st.blobs.Close()
-	svc, err := jobs.New(jobs.Options{Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Tasks: n.tasks, Log: log,
-		Kinds: []task.Kind{upkeep.Collector(st.artifacts, st.blobs.Delete), upkeep.Purger(n.pool)}})
+	hooks := n.webhooks()
+	deliveries, err := hooks.Kinds()
+	if err != nil {
+		return err
+	}
+	svc, err := jobs.New(jobs.Options{
+		Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Tasks: n.tasks, Log: log,
+		Kinds:     append(deliveries, upkeep.Collector(st.artifacts, st.blobs.Delete), upkeep.Purger(n.pool)),
+		Consumers: []jobs.Consumer{hooks.Consume},
+	})
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,7 @@ import (
 	"berth/services/session"
 	"berth/services/task"
 	"berth/services/upkeep"
+	"berth/services/webhook"
 )
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
@@ -79,7 +80,7 @@ func setup(t testing.TB) *bundle {
 		t.Fatal(err)
 	}
 	b.options = core.Options{
-		Tasks: tasks, Upkeep: upkeep.New(pool, tasks),
+		Tasks: tasks, Upkeep: upkeep.New(pool, tasks), Webhooks: webhook.New(webhook.Options{Pool: pool, Key: key, Tasks: tasks}),
 		Log:  slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Pool: pool, Accounts: accounts, Projects: projects, Artifacts: b.artifacts,
 		Labels: label.New(pool, outbox), Quotas: quota.New(pool, outbox), Immutability: immutability.New(pool, outbox),

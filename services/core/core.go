@@ -55,6 +55,7 @@ import (
 	"berth/services/session"
 	"berth/services/task"
 	"berth/services/upkeep"
+	"berth/services/webhook"
 )
 
 // Options are what the API works with.
@@ -75,6 +76,8 @@ type Options struct {
 	// Tasks are what runs in the background, and Upkeep what of it Berth does on itself.
 	Tasks  *task.Store
 	Upkeep *upkeep.Store
+	// Webhooks tell others what happens in projects.
+	Webhooks *webhook.Store
 	// Key signs what browsers keep for us. Nodes that share a database share it.
 	Key secret.Key
 

@@ -32,6 +32,7 @@ var routes = slices.Concat(
 	configurationRoutes,
 	upkeepRoutes,
 	jobserviceRoutes,
+	webhookRoutes,
 	comingRoutes,
 )
 

@@ -55,7 +55,7 @@ func fill(path string) string {
 			return "1"
 		case "{robot_id}", "{mid}", "{group_id}", "{token_id}", "{id}", "{immutable_rule_id}", "{label_id}":
 			return "1"
-		case "{execution_id}", "{job_id}":
+		case "{execution_id}", "{job_id}", "{webhook_policy_id}", "{task_id}":
 			return "4711"
 		case "{job_type}", "{pool_id}":
 			return "all"
@@ -199,8 +199,12 @@ func TestWalkNonsense(t *testing.T) {
 				}
 				if p.Name == "page_size" {
 					try(path+joint+"page_size=101", "", 422)
-					try(path+joint+"page=9223372036854775807&page_size=100", "", 200)
-					try(path+joint+"page_size=-1", "", 200)
+					ok := 200
+					if strings.Contains(path, "4711") || strings.HasSuffix(path, "/webhook/jobs") {
+						ok = 0 // a list of something that is not there
+					}
+					try(path+joint+"page=9223372036854775807&page_size=100", "", ok)
+					try(path+joint+"page_size=-1", "", ok)
 				}
 				if p.In == "path" && p.Schema.Type == "string" {
 					try(fill(strings.Replace(op.path, "{"+p.Name+"}", "%00", 1)), "{}", 0)

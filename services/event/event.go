@@ -38,7 +38,32 @@ type Event struct {
 	Repository   string    `json:"repository,omitempty"` // whole name
 	Digest       string    `json:"digest,omitempty"`
 	Tag          string    `json:"tag,omitempty"`
+
+	// Artifacts are those that a change of many has touched: the deletion of a
+	// repository. At most MaxArtifacts of them.
+	Artifacts []Artifact `json:"artifacts,omitempty"`
+	// Notice makes it an event that webhooks are told of and the audit trail is
+	// not: nobody has done it. Its fields go into a webhook's event_data as they
+	// are: {"retention":{…}} of a retention. Without one the data of a quota's event
+	// is its Description.
+	Notice json.RawMessage `json:"notice,omitempty"`
 }
+
+// Artifact is one of an event's artifacts, with one of its tags.
+type Artifact struct {
+	Digest string `json:"digest"`
+	Tag    string `json:"tag,omitempty"`
+}
+
+// MaxArtifacts bounds an event's list of artifacts.
+const MaxArtifacts = 1000
+
+// The operations of notices, with the resource type quota and tag_retention.
+const (
+	QuotaExceed  = "quota_exceed"
+	QuotaWarning = "quota_warning"
+	Retained     = "retention"
+)
 
 // Types are the kinds of events that the audit trail knows, in Harbor's words:
 // an operation and what it was done to.

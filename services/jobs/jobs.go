@@ -180,8 +180,10 @@ func (s *Service) Run(ctx context.Context) error {
 
 // event writes one event into the audit trail, then tells the others.
 func (s *Service) event(ctx context.Context, job *river.Job[event.Event]) error {
-	if err := s.trail.Record(ctx, job.Args); err != nil {
-		return err
+	if job.Args.Notice == nil {
+		if err := s.trail.Record(ctx, job.Args); err != nil {
+			return err
+		}
 	}
 	var all []error
 	for _, consume := range s.Consumers {
