@@ -106,7 +106,7 @@ func translate(ours map[string]string, path string) string {
 			path = here + rest
 		}
 		id := func(s string) string { return s[strings.LastIndexByte(s, '/')+1:] }
-		if strings.HasPrefix(there, "/api/v2.0/projects/") {
+		if name, ok := strings.CutPrefix(there, "/api/v2.0/projects/"); ok && !strings.Contains(name, "/") {
 			path = strings.ReplaceAll(path, url.QueryEscape("ProjectID="+id(there)), url.QueryEscape("ProjectID="+id(here)))
 			path = strings.ReplaceAll(path, "reference_id="+id(there), "reference_id="+id(here))
 			if path == "/api/v2.0/quotas/"+id(there) { // a project's quota has the project's id
