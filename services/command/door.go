@@ -247,7 +247,7 @@ func coreOptions(n *node, st stores) core.Options {
 	o := core.Options{
 		Pool: n.pool, Accounts: n.accounts, Projects: n.projects, Artifacts: st.artifacts, Configuration: n.configuration,
 		Labels: label.New(n.pool, n.outbox), Quotas: quota.New(n.pool, n.outbox), Immutability: immutability.New(n.pool, n.outbox),
-		Directory: n.directory, Dial: n.dialer().DialContext, Sessions: session.New(n.pool, n.key, n.outbox), Key: n.key, Log: n.log,
+		Directory: n.directory, OIDC: n.oidc(), Dial: n.dialer().DialContext, Sessions: session.New(n.pool, n.key, n.outbox), Key: n.key, Log: n.log,
 		Tasks: n.tasks, Upkeep: upkeep.New(n.pool, n.tasks), Webhooks: n.webhooks(),
 		ExternalURL: publicURL(s), StorageName: "filesystem",
 		OpenBlob: func(ctx context.Context, key string) (io.ReadCloser, error) { return st.blobs.Open(ctx, key) },

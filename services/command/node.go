@@ -27,6 +27,7 @@ import (
 	"berth/services/database"
 	"berth/services/directory"
 	"berth/services/event"
+	"berth/services/oidc"
 	"berth/services/outbound"
 	"berth/services/postgres"
 	"berth/services/project"
@@ -158,6 +159,14 @@ func (n *node) dialer() *outbound.Dialer {
 func (n *node) webhooks() *webhook.Store {
 	_, host, _ := strings.Cut(publicURL(n.settings), "://")
 	return webhook.New(webhook.Options{Pool: n.pool, Key: n.key, Tasks: n.tasks, Configuration: n.configuration, Dialer: n.dialer(), Host: host})
+}
+
+// oidc is the provider that the settings name.
+func (n *node) oidc() *oidc.Client {
+	return oidc.New(func(ctx context.Context) (oidc.Settings, error) {
+		s, err := n.configuration.Current(ctx)
+		return oidc.From(s), err
+	}, n.dialer().DialContext)
 }
 
 // migrate waits up to a minute for the database, then brings its schema forward.

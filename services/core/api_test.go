@@ -26,6 +26,7 @@ import (
 	"berth/services/event"
 	"berth/services/immutability"
 	"berth/services/label"
+	"berth/services/oidc"
 	"berth/services/project"
 	"berth/services/quota"
 	"berth/services/reference"
@@ -64,6 +65,10 @@ func setup(t testing.TB) *bundle {
 		return directory.From(s), err
 	}, (&net.Dialer{}).DialContext)
 	t.Cleanup(people.Close)
+	provider := oidc.New(func(ctx context.Context) (oidc.Settings, error) {
+		s, err := settings.Current(ctx)
+		return oidc.From(s), err
+	}, (&net.Dialer{}).DialContext)
 	accounts, projects := account.New(pool, key, outbox), project.New(pool, outbox)
 	if b.artifacts, err = artifact.New(artifact.Options{Pool: pool, Outbox: outbox}); err != nil {
 		t.Fatal(err)
@@ -84,7 +89,7 @@ func setup(t testing.TB) *bundle {
 		Log:  slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Pool: pool, Accounts: accounts, Projects: projects, Artifacts: b.artifacts,
 		Labels: label.New(pool, outbox), Quotas: quota.New(pool, outbox), Immutability: immutability.New(pool, outbox),
-		Configuration: settings, Directory: people, Dial: (&net.Dialer{}).DialContext, Sessions: session.New(pool, key, outbox), Key: key,
+		Configuration: settings, Directory: people, OIDC: provider, Dial: (&net.Dialer{}).DialContext, Sessions: session.New(pool, key, outbox), Key: key,
 		ExternalURL: "https://registry.example.com", StorageName: "filesystem",
 		Checks: []core.Check{{Name: "database", Probe: pool.Ping}},
 		Volume: func() (uint64, uint64, error) { return 100, 40, nil },

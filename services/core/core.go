@@ -50,6 +50,7 @@ import (
 	"berth/services/directory"
 	"berth/services/immutability"
 	"berth/services/label"
+	"berth/services/oidc"
 	"berth/services/project"
 	"berth/services/quota"
 	"berth/services/session"
@@ -69,6 +70,8 @@ type Options struct {
 	Configuration *configuration.Store
 	// Directory is the LDAP directory that the settings name.
 	Directory *directory.Client
+	// OIDC is the provider that the settings name.
+	OIDC *oidc.Client
 	// Dial connects to what administrators name: directories, OIDC providers.
 	Dial directory.Dial
 	// Sessions are the browsers'.
@@ -118,7 +121,7 @@ type API struct {
 // New makes the API.
 func New(o Options) (*API, error) {
 	if o.Pool == nil || o.Accounts == nil || o.Projects == nil || o.Artifacts == nil || o.Configuration == nil || o.Sessions == nil || o.OpenBlob == nil ||
-		o.Directory == nil || o.Dial == nil || o.Labels == nil || o.Quotas == nil || o.Immutability == nil {
+		o.Directory == nil || o.OIDC == nil || o.Dial == nil || o.Labels == nil || o.Quotas == nil || o.Immutability == nil {
 		return nil, errors.New("cannot make the REST API without its database, accounts, projects, artifacts, configuration, directory, sessions, rules and blobs")
 	}
 	if o.Log == nil {

@@ -35,6 +35,8 @@ type (
 		name    string
 		content []byte
 	}
+	// page is HTML that loads nothing and runs nothing.
+	page struct{ html string }
 	// missing is 404 with a list of what was not found in the body.
 	missing struct{ body any }
 	// rawJSON is JSON that exists as bytes.
@@ -85,6 +87,11 @@ func (a *API) reply(w http.ResponseWriter, r *http.Request, v any) {
 	case text:
 		h.Set("Content-Type", v.contentType)
 		w.Write([]byte(v.body))
+	case page:
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+		h.Set("Cache-Control", "no-store")
+		w.Write([]byte(v.html))
 	case missing:
 		a.json(w, r, http.StatusNotFound, v.body)
 	case rawJSON:

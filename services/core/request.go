@@ -19,6 +19,7 @@ type request struct {
 	*http.Request
 	principal access.Principal
 	target    access.Target // the project in the path; zero on routes without one
+	csrf      string        // a token for a form, on routes below /c/
 }
 
 // maxRequestID is how long an id from outside may be.

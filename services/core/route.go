@@ -117,7 +117,7 @@ type none struct{}
 func (a *API) serve(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
 		p, _ := hr.Context().Value(principalKey{}).(access.Principal)
-		r := &request{Request: hr, principal: p}
+		r := &request{Request: hr, principal: p, csrf: w.Header().Get(csrfHeader)}
 		if err := a.admit(rt.policy, r); err != nil {
 			a.refuse(w, hr, err)
 			return

@@ -20,6 +20,7 @@ var routes = slices.Concat(
 	groupRoutes,
 	tokenRoutes,
 	ldapRoutes,
+	oidcRoutes,
 	projectRoutes,
 	artifactRoutes,
 	robotRoutes,

@@ -110,6 +110,16 @@ func (a *API) logOut(r *request, _ none) (browser, error) {
 	if err != nil {
 		return reply, nil // nobody is logged in
 	}
+	settings, err := a.Configuration.Current(r.Context())
+	if err != nil {
+		return browser{}, err
+	}
+	if settings.OIDCLogout && settings.AuthMode == "oidc_auth" {
+		found, _, err := a.Sessions.Find(r.Context(), c.Value, time.Duration(settings.SessionTimeout)*time.Minute)
+		if err != nil || found.OIDC {
+			return browser{location: oidcPath + "/logout"}, err
+		}
+	}
 	_, err = a.Sessions.End(r.Context(), c.Value)
 	return reply, err
 }

@@ -172,8 +172,11 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// Purge removes sessions that have expired.
+// Purge removes sessions, and logins under way, that have expired.
 func (s *Store) Purge(ctx context.Context) error {
+	if _, err := s.pool.Exec(ctx, `DELETE FROM pending_logins WHERE expires_at < now()`); err != nil {
+		return err
+	}
 	_, err := s.pool.Exec(ctx, `DELETE FROM sessions WHERE expires_at < now() OR ends_at < now()`)
 	return err
 }

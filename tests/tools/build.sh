@@ -10,7 +10,7 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${BERTH_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/berth-tools}
-key=$({ go version; cd "$here"; cat go.mod go.sum conformance/go.mod conformance/go.sum build.sh; } |
+key=$({ go version; cd "$here"; cat go.mod go.sum conformance/go.mod conformance/go.sum oidcprovider/*.go oidcprovider/go.* build.sh; } |
 	sha256sum | cut -c 1-16)
 dir=$cache/$key
 
@@ -31,6 +31,7 @@ if [ ! -e "$dir/.complete" ]; then
 	(cd "$here" && go build -trimpath -ldflags '-s -w' -o "$dir/" tool) >&2
 	(cd "$here/conformance" && go test -c -trimpath -ldflags '-s -w' -o "$dir/oci-conformance" \
 		github.com/opencontainers/distribution-spec/conformance) >&2
+	(cd "$here/oidcprovider" && go build -trimpath -ldflags '-s -w' -o "$dir/" .) >&2
 	touch "$dir/.complete"
 fi
 echo "$dir"
