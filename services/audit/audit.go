@@ -8,12 +8,16 @@ package audit
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"berth/appliance/fault"
 	"berth/services/database"
 	"berth/services/event"
 	"berth/services/query"
@@ -70,6 +74,21 @@ type Cursor struct {
 	ID   int64
 }
 
+// String renders a cursor for a URL.
+func (c Cursor) String() string { return fmt.Sprintf("%d-%d", c.Time.UnixMicro(), c.ID) }
+
+// ParseCursor reads what String has written. Errors: Invalid.
+func ParseCursor(s string) (*Cursor, error) {
+	micros, id, _ := strings.Cut(s, "-")
+	at, err := strconv.ParseInt(micros, 10, 64)
+	n, bad := strconv.ParseInt(id, 10, 64)
+	// What PostgreSQL can compare: the years 1 to 9999.
+	if err != nil || bad != nil || at < -62135596800e6 || at > 253402300799e6 {
+		return nil, fault.New(fault.Invalid, "after must be what the link to the next page has, not %.60q", s).On("after")
+	}
+	return &Cursor{time.UnixMicro(at).UTC(), n}, nil
+}
+
 var fields = query.Columns{
 	"id": {SQL: "id", Type: query.Number}, "optime": {SQL: "op_time", Type: query.Moment}, "operation": {SQL: "operation"},
 	"resourcetype": {SQL: "resource_type"}, "resource": {SQL: "resource"}, "username": {SQL: "username"},
@@ -82,32 +101,46 @@ var fields = query.Columns{
 const countUpTo = 10_000
 
 // List gives a page of the entries in scope, newest first unless the query
-// sorts otherwise. With a cursor it gives those after it, which costs the same
-// at any depth; the query's page number does not count then.
+// sorts otherwise. With a cursor it gives those after it, newest first, which
+// costs the same at any depth. Without one a page that lies deep is found by
+// skipping index entries, not rows.
 func List(ctx context.Context, pool *pgxpool.Pool, scope Scope, q query.Query, after *Cursor) (query.Page[Entry], error) {
-	var w query.Where
-	if !scope.All {
-		w.And("project_id = ANY(%s)", scope.Projects)
-	}
-	if after != nil {
-		w.And("(op_time, id) < (%s, %s)", after.Time, after.ID)
-		q.Page, q.Sort = 1, nil
-	}
-	if err := w.Terms(q.Terms, fields); err != nil {
-		return query.Page[Entry]{}, err
-	}
 	if q.Size <= 0 {
 		q.Size = countUpTo // nobody reads millions of rows at once, and memory should not have to hold them
 	}
 	limit := max(countUpTo, q.Offset()+2*q.Size)
-	page, err := query.Fetch(ctx, pool,
-		fmt.Sprintf("SELECT count(*) FROM (SELECT FROM audit_events%s LIMIT %d) AS counted", w.String(), limit),
-		`SELECT id, op_time, operation, resource_type, resource, username, description, success, coalesce(project_id, 0),
-			request_id, source FROM audit_events`+w.String()+q.OrderBy(fields, "op_time DESC, id DESC")+q.Limit(), w.Args,
-		func(row pgx.CollectableRow) (e Entry, err error) {
-			err = row.Scan(&e.ID, &e.Time, &e.Operation, &e.ResourceType, &e.Resource, &e.Username, &e.Description, &e.Success,
-				&e.ProjectID, &e.RequestID, &e.Source)
-			return e, err
+	var w query.Where
+	switch {
+	case scope.All:
+	case len(scope.Projects) == 1: // in the order of its index
+		w.And("project_id = %s", scope.Projects[0])
+	default:
+		w.And("project_id = ANY(%s)", scope.Projects)
+	}
+	if err := w.Terms(q.Terms, fields); err != nil {
+		return query.Page[Entry]{}, err
+	}
+	batch := &pgx.Batch{}
+	page := query.Page[Entry]{Items: []Entry{}}
+	batch.Queue(fmt.Sprintf("SELECT count(*) FROM (SELECT FROM audit_events%s LIMIT %d) AS counted", w.String(), limit), slices.Clone(w.Args)...).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&page.Total) })
+	if after != nil {
+		w.And("(op_time, id) < (%s, %s)", after.Time, after.ID)
+		q.Page, q.Sort = 1, nil
+	}
+	order := q.OrderBy(fields, "op_time DESC, id DESC")
+	batch.Queue(`SELECT id, op_time, operation, resource_type, resource, username, description, success, coalesce(project_id, 0), request_id, source
+		FROM audit_events WHERE (op_time, id) IN (SELECT op_time, id FROM audit_events`+w.String()+order+q.Limit()+`)`+order, w.Args...).
+		Query(func(rows pgx.Rows) (err error) {
+			page.Items, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e Entry, err error) {
+				err = row.Scan(&e.ID, &e.Time, &e.Operation, &e.ResourceType, &e.Resource, &e.Username, &e.Description, &e.Success,
+					&e.ProjectID, &e.RequestID, &e.Source)
+				return e, err
+			})
+			return err
 		})
-	return page, database.Fault(err)
+	if err := pool.SendBatch(ctx, batch).Close(); err != nil {
+		return query.Page[Entry]{}, database.Fault(err)
+	}
+	return page, nil
 }

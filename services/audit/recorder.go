@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,9 +15,14 @@ import (
 // Recorder writes events that come at the same time together: one transaction
 // and one sync of the disk for up to maxTogether of them, where each alone would
 // cost as much as the push that it tells of.
+//
+// What administrators have disabled is left out, and what they want forwarded is
+// sent to their collector, at least once each.
 type Recorder struct {
-	pool *pgxpool.Pool
-	in   chan entry
+	pool    *pgxpool.Pool
+	rules   func(context.Context) (Rules, error)
+	forward Forwarder
+	in      chan entry
 }
 
 type entry struct {
@@ -31,13 +37,34 @@ const (
 	gather = 5 * time.Millisecond
 )
 
-// NewRecorder makes a Recorder, which works while Run does.
-func NewRecorder(pool *pgxpool.Pool) *Recorder {
-	return &Recorder{pool: pool, in: make(chan entry, maxTogether)}
+// NewRecorder makes a Recorder, which works while Run does. rules may be nil.
+func NewRecorder(pool *pgxpool.Pool, rules func(context.Context) (Rules, error)) *Recorder {
+	if rules == nil {
+		rules = func(context.Context) (Rules, error) { return Rules{}, nil }
+	}
+	return &Recorder{pool: pool, rules: rules, in: make(chan entry, maxTogether)}
 }
 
-// Record returns when the event is in the trail, or cannot be.
+// Record returns when the event is in the trail and has been forwarded, or
+// cannot be.
 func (r *Recorder) Record(ctx context.Context, e event.Event) error {
+	rules, err := r.rules(ctx)
+	if err != nil || slices.Contains(rules.Disabled, e.Operation+"_"+e.ResourceType) {
+		return err
+	}
+	if !rules.SkipDatabase || rules.Endpoint == "" {
+		if err := r.keep(ctx, e); err != nil {
+			return err
+		}
+	}
+	if rules.Endpoint == "" {
+		return nil
+	}
+	return r.forward.Send(ctx, rules.Endpoint, e)
+}
+
+// keep returns when the event is in the table, or cannot be.
+func (r *Recorder) keep(ctx context.Context, e event.Event) error {
 	done := make(chan error, 1)
 	select {
 	case r.in <- entry{e, done}:
@@ -54,6 +81,7 @@ func (r *Recorder) Record(ctx context.Context, e event.Event) error {
 
 // Run writes until ctx ends.
 func (r *Recorder) Run(ctx context.Context) error {
+	defer r.forward.Close()
 	for {
 		select {
 		case <-ctx.Done():

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,6 +19,7 @@ import (
 	"berth/appliance/setting"
 	"berth/appliance/unit"
 	"berth/services/artifact"
+	"berth/services/audit"
 	"berth/services/core"
 	"berth/services/database"
 	"berth/services/jobs"
@@ -225,7 +227,7 @@ func runJobs(ctx context.Context, s setting.Settings, log *slog.Logger, ready fu
 	svc, err := jobs.New(jobs.Options{
 		Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Tasks: n.tasks, Log: log,
 		Kinds:     append(deliveries, upkeep.Collector(st.artifacts, st.blobs.Delete), upkeep.Purger(n.pool)),
-		Consumers: []jobs.Consumer{hooks.Consume},
+		Consumers: []jobs.Consumer{hooks.Consume}, AuditRules: n.auditRules,
 	})
 	if err != nil {
 		return err
@@ -235,6 +237,13 @@ func runJobs(ctx context.Context, s setting.Settings, log *slog.Logger, ready fu
 	g.Go(func() error { return svc.Run(ctx) })
 	ready()
 	return g.Wait()
+}
+
+// auditRules are the settings of the audit trail.
+func (n *node) auditRules(ctx context.Context) (audit.Rules, error) {
+	s, err := n.configuration.Current(ctx)
+	disabled := strings.FieldsFunc(s.DisabledAuditEvents, func(r rune) bool { return r == ',' || r == ' ' })
+	return audit.Rules{Disabled: disabled, Endpoint: s.AuditEndpoint, SkipDatabase: s.SkipAuditDatabase}, err
 }
 
 func runRegistry(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error {

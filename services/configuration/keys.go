@@ -274,9 +274,9 @@ func hostPort(v any) error {
 	if s == "" {
 		return nil
 	}
-	host, port, err := net.SplitHostPort(s)
+	host, port, err := net.SplitHostPort(strings.TrimPrefix(strings.TrimPrefix(s, "udp://"), "tcp://"))
 	if err != nil || host == "" {
-		return fmt.Errorf("it must be host:port, not %q", s)
+		return fmt.Errorf("it must be host:port (by TCP) or udp://host:port, not %q", s)
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
 		return fmt.Errorf("%q is not a port", port)

@@ -35,34 +35,34 @@ func oldAuditEntryOf(e audit.Entry) oldAuditEntry {
 	return oldAuditEntry{e.ID, moment(e.Time), e.Operation, e.Resource, e.ResourceType, e.Username}
 }
 
-func (a *API) auditLogs(r *request, in struct{ paging }) (list[auditEntry], error) {
+func (a *API) auditLogs(r *request, in auditPaging) (list[auditEntry], error) {
 	scope, err := a.auditScope(r)
 	if err != nil {
 		return list[auditEntry]{}, err
 	}
-	return auditPage(a, r, in.paging, scope, auditEntryOf)
+	return auditPage(a, r, in, scope, auditEntryOf)
 }
 
-func (a *API) oldAuditLogs(r *request, in struct{ paging }) (list[oldAuditEntry], error) {
+func (a *API) oldAuditLogs(r *request, in auditPaging) (list[oldAuditEntry], error) {
 	scope, err := a.auditScope(r)
 	if err != nil {
 		return list[oldAuditEntry]{}, err
 	}
-	return auditPage(a, r, in.paging, scope, oldAuditEntryOf)
+	return auditPage(a, r, in, scope, oldAuditEntryOf)
 }
 
 func (a *API) projectAuditLogs(r *request, in struct {
-	paging
+	auditPaging
 	namedProjectPath
 }) (list[auditEntry], error) {
-	return auditPage(a, r, in.paging, audit.Scope{Projects: []int64{r.target.ProjectID}}, auditEntryOf)
+	return auditPage(a, r, in.auditPaging, audit.Scope{Projects: []int64{r.target.ProjectID}}, auditEntryOf)
 }
 
 func (a *API) projectLogs(r *request, in struct {
-	paging
+	auditPaging
 	namedProjectPath
 }) (list[oldAuditEntry], error) {
-	return auditPage(a, r, in.paging, audit.Scope{Projects: []int64{r.target.ProjectID}}, oldAuditEntryOf)
+	return auditPage(a, r, in.auditPaging, audit.Scope{Projects: []int64{r.target.ProjectID}}, oldAuditEntryOf)
 }
 
 // auditScope is everything for whoever may list the system's trail, and for
@@ -75,13 +75,32 @@ func (a *API) auditScope(r *request) (audit.Scope, error) {
 	return audit.Scope{Projects: ids}, err
 }
 
-func auditPage[T any](a *API, r *request, in paging, scope audit.Scope, wire func(audit.Entry) T) (list[T], error) {
+// auditPaging has, besides the number of a page, where the page before ended: the
+// link to the next page carries it, and whoever follows the link pays the same
+// for every page.
+type auditPaging struct {
+	paging
+	After string `query:"after" doc:"from the link to this page: the entry before it"`
+}
+
+func auditPage[T any](a *API, r *request, in auditPaging, scope audit.Scope, wire func(audit.Entry) T) (list[T], error) {
 	q, err := in.query()
 	if err != nil {
 		return list[T]{}, err
 	}
-	page, err := audit.List(r.Context(), a.Pool, scope, q, nil)
-	return paged(page, err, in, wire)
+	var after *audit.Cursor
+	if in.After != "" {
+		if after, err = audit.ParseCursor(in.After); err != nil {
+			return list[T]{}, err
+		}
+	}
+	page, err := audit.List(r.Context(), a.Pool, scope, q, after)
+	l, err := paged(page, err, in.paging, wire)
+	if n := len(page.Items); n > 0 && in.Sort == "" {
+		last := page.Items[n-1]
+		l.after = audit.Cursor{Time: last.Time, ID: last.ID}.String()
+	}
+	return l, err
 }
 
 type auditEvent struct {

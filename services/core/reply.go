@@ -48,6 +48,7 @@ type list[T any] struct {
 	items []T
 	total int
 	paging
+	after string // where it ends; goes into the link to the next page
 }
 
 // paged turns a domain's page into a reply.
@@ -62,11 +63,13 @@ func paged[D, T any](p query.Page[D], err error, in paging, wire func(D) T) (lis
 	return l, nil
 }
 
-func (l list[T]) page() (items any, total int, p paging) { return l.items, l.total, l.paging }
+func (l list[T]) page() (items any, total int, p paging, after string) {
+	return l.items, l.total, l.paging, l.after
+}
 
 // pager is any list.
 type pager interface {
-	page() (items any, total int, p paging)
+	page() (items any, total int, p paging, after string)
 }
 
 // reply writes what a handler has returned.
@@ -111,9 +114,9 @@ func (a *API) reply(w http.ResponseWriter, r *http.Request, v any) {
 		}
 		a.json(w, r, http.StatusCreated, v.body)
 	case pager:
-		items, total, p := v.page()
+		items, total, p, after := v.page()
 		h.Set("X-Total-Count", strconv.Itoa(total))
-		if link := linkHeader(r.URL, p, total); link != "" {
+		if link := linkHeader(r.URL, p, total, after); link != "" {
 			h.Set("Link", link)
 		}
 		a.json(w, r, http.StatusOK, items)
@@ -141,7 +144,7 @@ func (a *API) json(w http.ResponseWriter, r *http.Request, status int, v any) {
 
 // linkHeader points to the pages before and after, in Harbor's form: relative,
 // and not escaped where that is safe.
-func linkHeader(u *url.URL, p paging, total int) string {
+func linkHeader(u *url.URL, p paging, total int, after string) string {
 	size := p.size()
 	if size <= 0 {
 		return ""
@@ -151,6 +154,9 @@ func linkHeader(u *url.URL, p paging, total int) string {
 		q := u.Query()
 		q.Set("page", strconv.Itoa(page))
 		q.Set("page_size", strconv.Itoa(size))
+		if q.Del("after"); after != "" && rel == "next" {
+			q.Set("after", after)
+		}
 		encoded := q.Encode()
 		if plain, err := url.QueryUnescape(encoded); err == nil && !strings.ContainsFunc(plain, unsafeInLink) {
 			encoded = plain

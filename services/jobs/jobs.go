@@ -44,6 +44,8 @@ type Options struct {
 	// Consumers are told of every event, at least once each, after it is in the
 	// audit trail. They must know one that they have seen by its id.
 	Consumers []Consumer
+	// AuditRules are the administrators' settings of the audit trail; nil is none.
+	AuditRules func(context.Context) (audit.Rules, error)
 	// Heartbeat and Dead are task.RunnerOptions'.
 	Heartbeat, Dead time.Duration
 }
@@ -96,7 +98,7 @@ func New(o Options) (*Service, error) {
 	if o.Every == (Intervals{}) {
 		o.Every = DefaultIntervals
 	}
-	s := &Service{Options: o, trail: audit.NewRecorder(o.Pool)}
+	s := &Service{Options: o, trail: audit.NewRecorder(o.Pool, o.AuditRules)}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, river.WorkFunc(s.event))
 	river.AddWorker(workers, river.WorkFunc(s.collect))
@@ -178,14 +180,14 @@ func (s *Service) Run(ctx context.Context) error {
 	return errors.Join(g.Wait(), err)
 }
 
-// event writes one event into the audit trail, then tells the others.
+// event writes one event into the audit trail and tells the others. They do not
+// wait for one another: a syslog collector that is away must not keep webhooks
+// from going out. Whatever fails makes the event come again to all of them.
 func (s *Service) event(ctx context.Context, job *river.Job[event.Event]) error {
-	if job.Args.Notice == nil {
-		if err := s.trail.Record(ctx, job.Args); err != nil {
-			return err
-		}
-	}
 	var all []error
+	if job.Args.Notice == nil {
+		all = append(all, s.trail.Record(ctx, job.Args))
+	}
 	for _, consume := range s.Consumers {
 		all = append(all, consume(ctx, job.Args))
 	}

@@ -284,8 +284,12 @@ CREATE TABLE audit_events (
   PRIMARY KEY (op_time, id),
   UNIQUE (op_time, event_id)
 ) PARTITION BY RANGE (op_time);
-CREATE INDEX audit_events_id ON audit_events (id DESC);
-CREATE INDEX audit_events_project ON audit_events (project_id, id DESC);
+-- The trail is shown newest first; each filter that is asked for alone has an
+-- index in that order, so that a page is a range of it, however long the trail.
+CREATE INDEX audit_events_project ON audit_events (project_id, op_time DESC, id DESC);
+CREATE INDEX audit_events_user ON audit_events (username, op_time DESC, id DESC);
+CREATE INDEX audit_events_operation ON audit_events (operation, op_time DESC, id DESC);
+CREATE INDEX audit_events_type ON audit_events (resource_type, op_time DESC, id DESC);
 CREATE TABLE audit_events_default PARTITION OF audit_events DEFAULT;
 
 -- +goose Down

@@ -1,0 +1,193 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"berth/appliance/fault"
+	"berth/services/event"
+)
+
+// Forwarder sends entries to a syslog collector: RFC 5424 messages, over TCP
+// with their length in front (RFC 6587 section 3.4.1), or one in each UDP
+// datagram (RFC 5426). It keeps one connection.
+type Forwarder struct {
+	mu       sync.Mutex
+	endpoint string
+	conn     net.Conn
+	gone     chan struct{} // closed when the collector has closed conn
+	failed   time.Time     // of the last attempt to connect that failed
+	why      error
+}
+
+const (
+	forwardTimeout = 5 * time.Second
+	// forwardPause is how long nobody tries again after a failure: events wait in
+	// the outbox meanwhile, and each comes back by itself.
+	forwardPause = 3 * time.Second
+)
+
+// Send gives an entry to the collector at endpoint: host:port, or
+// udp://host:port. An error means that it has to be sent again. Errors:
+// Unavailable.
+func (f *Forwarder) Send(ctx context.Context, endpoint string, e event.Event) error {
+	network, address := "tcp", strings.TrimPrefix(endpoint, "tcp://")
+	if rest, ok := strings.CutPrefix(endpoint, "udp://"); ok {
+		network, address = "udp", rest
+	}
+	message := Syslog(e)
+	if network == "tcp" {
+		message = fmt.Sprintf("%d %s", len(message), message)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for try := range 2 {
+		if err := f.connect(ctx, endpoint, network, address); err != nil {
+			return fault.Wrap(fault.Unavailable, err, "cannot reach the syslog collector %s", endpoint).On("audit_log_forward_endpoint")
+		}
+		err := f.conn.SetWriteDeadline(time.Now().Add(forwardTimeout))
+		if err == nil {
+			_, err = f.conn.Write([]byte(message))
+		}
+		if err == nil {
+			return nil
+		}
+		f.close()
+		if try == 1 || ctx.Err() != nil {
+			return fault.Wrap(fault.Unavailable, err, "cannot write to the syslog collector %s", endpoint).On("audit_log_forward_endpoint")
+		}
+	}
+	return nil
+}
+
+// connect keeps the connection that there is, unless the other side has closed
+// it: what is written to such a one is lost without an error.
+func (f *Forwarder) connect(ctx context.Context, endpoint, network, address string) error {
+	if f.conn != nil && f.endpoint == endpoint {
+		select {
+		case <-f.gone:
+		default:
+			return nil
+		}
+	}
+	f.close()
+	if f.endpoint == endpoint && time.Since(f.failed) < forwardPause {
+		return f.why
+	}
+	f.endpoint = endpoint
+	d := net.Dialer{Timeout: forwardTimeout}
+	conn, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		if ctx.Err() == nil {
+			f.failed, f.why = time.Now(), err
+		}
+		return err
+	}
+	f.conn, f.gone, f.failed = conn, make(chan struct{}), time.Time{}
+	go func(gone chan struct{}) {
+		defer close(gone)
+		var b [64]byte
+		for {
+			if _, err := conn.Read(b[:]); err != nil {
+				return // also when close has closed it
+			}
+		}
+	}(f.gone)
+	return nil
+}
+
+func (f *Forwarder) close() {
+	if f.conn != nil {
+		f.conn.Close()
+		<-f.gone
+		f.conn = nil
+	}
+}
+
+// Close ends the connection.
+func (f *Forwarder) Close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.close()
+}
+
+// syslogPriority is facility 13 (log audit), severity 6 (informational); a
+// refusal is 5 (notice). RFC 5424 section 6.2.1.
+const (
+	syslogDone    = 13*8 + 6
+	syslogRefused = 13*8 + 5
+)
+
+// Syslog renders an event as an RFC 5424 message. What users have named cannot
+// end a message or a value.
+func Syslog(e event.Event) string {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "-"
+	}
+	priority, result := syslogDone, "success"
+	if !e.Success {
+		priority, result = syslogRefused, "failure"
+	}
+	var sd strings.Builder
+	// 32473 is the enterprise number for documentation (RFC 5612); we have none.
+	sd.WriteString("[audit@32473")
+	for _, p := range [][2]string{{"id", e.ID.String()}, {"operation", e.Operation}, {"resource_type", e.ResourceType}, {"resource", e.Resource},
+		{"user", e.User}, {"result", result}, {"source", e.Source}, {"request_id", e.RequestID}} {
+		if p[1] != "" {
+			fmt.Fprintf(&sd, ` %s="%s"`, p[0], sdValue(p[1]))
+		}
+	}
+	sd.WriteString("]")
+	text := e.Description
+	if text == "" {
+		text = e.Operation + " " + e.ResourceType + ": " + e.Resource
+	}
+	return fmt.Sprintf("<%d>1 %s %.255s berth-audit %d %.32s %s %s", priority, e.Time.UTC().Format("2006-01-02T15:04:05.000000Z07:00"),
+		host, os.Getpid(), msgID(e.Operation+"_"+e.ResourceType), sd.String(), oneLine(text))
+}
+
+// maxSyslogText bounds one value: collectors take 8 KiB a message, mostly.
+const maxSyslogText = 1024
+
+var sdEscape = strings.NewReplacer(`\`, `\\`, `"`, `\"`, `]`, `\]`)
+
+func sdValue(s string) string { return sdEscape.Replace(oneLine(s)) }
+
+func oneLine(s string) string {
+	if len(s) > maxSyslogText {
+		s = s[:maxSyslogText]
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+}
+
+// msgID keeps printable ASCII, which is all that a MSGID may have.
+func msgID(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r <= ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, s)
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// Rules are the administrators' settings of the trail.
+type Rules struct {
+	Disabled     []string // event types (see event.Types) that are not kept and not forwarded
+	Endpoint     string   // of a syslog collector; "" is none
+	SkipDatabase bool     // forward only; nothing without an endpoint
+}
