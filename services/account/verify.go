@@ -171,3 +171,31 @@ func (s *Store) refresh(ctx context.Context, p access.Principal) (access.Princip
 	p, err = s.onboard(ctx, fromDirectory(person))
 	return p, err == nil, err
 }
+
+// Recheck asks the directory, once in a while, about a user whom a session knows:
+// ok is false when the directory's user is gone. Others are given back as they are.
+func (s *Store) Recheck(ctx context.Context, p access.Principal) (_ access.Principal, ok bool, err error) {
+	k := s.credential("\x00session", p.Name) // nobody's name
+	if v, known := s.cache.get(k, time.Now()); known {
+		return v.principal, v.ok, nil
+	}
+	checked, err, _ := s.flights.Do(string(k[:]), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
+		defer cancel()
+		mode, err := s.mode(ctx)
+		if err != nil {
+			return verdict{}, err
+		}
+		version := s.cache.version()
+		v := verdict{account: userAccount(p.Name), principal: p, ok: mode == "ldap_auth", expires: time.Now().Add(rememberExternal)}
+		if v.ok {
+			if v.principal, v.ok, err = s.refresh(ctx, p); err != nil {
+				return verdict{}, err
+			}
+		}
+		s.cache.put(k, v, version, time.Now())
+		return v, nil
+	})
+	v, _ := checked.(verdict)
+	return v.principal, v.ok, err
+}

@@ -52,7 +52,13 @@ func TestLDAP(t *testing.T) {
 	b.want(w.do("POST", "/c/login", "principal=ben&password="+slapdtest.Password), 200)
 	b.want(w.do("GET", "/api/v2.0/projects/vault", ""), 200)
 	b.want(w.do("POST", "/c/userExists", "target=username&value=ben"), 412)
+	// Whoever leaves the directory loses the session: here before it was ever used.
+	carl := b.browser()
+	b.want(carl.do("POST", "/c/login", "principal=carl&password="+slapdtest.Password), 200)
+	s.Delete(t, slapdtest.PersonDN("carl"))
+	b.want(carl.do("GET", "/api/v2.0/users/current", ""), 401)
 	s.Stop()
+	b.want(w.do("GET", "/api/v2.0/projects/vault", ""), 200)
 	b.want(b.do("GET", "/api/v2.0/projects/vault", "dora:x", ""), 503)
 	b.want(b.do("GET", "/api/v2.0/projects/vault", root, ""), 200)
 }

@@ -80,7 +80,15 @@ func (a *API) authenticate(r *http.Request, source string) (access.Principal, er
 		return access.Principal{}, err
 	}
 	found, _, err := a.Sessions.Find(r.Context(), c.Value, idle)
-	return found.Principal, err
+	if err != nil || !found.LDAP {
+		return found.Principal, err
+	}
+	// Whoever leaves the directory loses the session, too.
+	p, ok, err := a.Accounts.Recheck(r.Context(), found.Principal)
+	if !ok {
+		return access.Principal{}, err
+	}
+	return p, err
 }
 
 // tidy removes what Harbor overlooks in paths: doubled slashes and one at the

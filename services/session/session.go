@@ -51,6 +51,7 @@ func New(pool *pgxpool.Pool, key secret.Key, outbox *event.Outbox) *Store {
 type Session struct {
 	Principal access.Principal
 	OIDC      bool // an OIDC provider knows of it, too
+	LDAP      bool // the user is a directory's
 }
 
 // hash is the name that an id is kept under; ids that are none have no session.
@@ -115,10 +116,10 @@ func (s *Store) Find(ctx context.Context, id string, idle time.Duration) (found 
 	p.Kind = access.User
 	err = s.pool.QueryRow(ctx, `
 		SELECT u.id, u.username, u.sysadmin OR u.admin_by_group, ARRAY(SELECT group_id FROM user_group_members m WHERE m.user_id = u.id),
-			s.oidc_token IS NOT NULL, s.expires_at - now()
+			s.oidc_token IS NOT NULL, u.source = 'ldap', s.expires_at - now()
 		FROM sessions s JOIN users u ON u.id = s.user_id
 		WHERE s.id_hash = $1 AND s.expires_at > now() AND s.ends_at > now()`, hash).
-		Scan(&p.ID, &p.Name, &p.Sysadmin, &p.Groups, &found.OIDC, &left)
+		Scan(&p.ID, &p.Name, &p.Sysadmin, &p.Groups, &found.OIDC, &found.LDAP, &left)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Session{}, false, nil
 	}
