@@ -81,28 +81,33 @@ func (s *Store) DeleteTag(ctx context.Context, repo, tag string) error {
 		if r.rules.Hold(repo, tag) {
 			return event.Event{}, immutableFault(repo, tag, "be deleted")
 		}
-		var raw []byte
-		err := tx.QueryRow(ctx, `
-			WITH gone AS (
-				DELETE FROM tags WHERE repo_id = $1 AND name = $2 RETURNING name, manifest_id),
-			bin AS (
-				INSERT INTO deleted_tags (repo_id, name, manifest_id, deleted_by) SELECT $1, name, manifest_id, $3 FROM gone),
-			review AS (
-				INSERT INTO gc_manifests (manifest_id, review_after) SELECT manifest_id, now() + $4 FROM gone)
-			SELECT m.digest FROM gone JOIN manifests m ON m.id = gone.manifest_id`,
-			r.id, tag, event.From(ctx).User, s.Times.Trash).Scan(&raw)
+		d, err := s.untag(ctx, tx, r, []string{tag})
 		if errors.Is(err, pgx.ErrNoRows) {
 			return event.Event{}, fault.Wrap(fault.NotFound, ErrManifestUnknown, "tag %s:%s not found", repo, tag)
 		}
-		if err != nil {
-			return event.Event{}, err
-		}
-		d, err := reference.FromBytes(raw)
 		return event.Event{
 			Operation: "delete", ResourceType: "tag", Resource: repo + ":" + tag, Description: "delete tag: " + repo + ":" + tag,
 			Digest: d.String(), Tag: tag,
 		}, err
 	})
+}
+
+// untag moves tags of one artifact to the recycle bin, and gives its digest.
+func (s *Store) untag(ctx context.Context, tx pgx.Tx, r lockedRepo, tags []string) (reference.Digest, error) {
+	var raw []byte
+	err := tx.QueryRow(ctx, `
+		WITH gone AS (
+			DELETE FROM tags WHERE repo_id = $1 AND name = ANY($2) RETURNING name, manifest_id),
+		bin AS (
+			INSERT INTO deleted_tags (repo_id, name, manifest_id, deleted_by) SELECT $1, name, manifest_id, $3 FROM gone),
+		review AS (
+			INSERT INTO gc_manifests (manifest_id, review_after) SELECT DISTINCT manifest_id, now() + $4 FROM gone)
+		SELECT m.digest FROM gone JOIN manifests m ON m.id = gone.manifest_id LIMIT 1`,
+		r.id, tags, event.From(ctx).User, s.Times.Trash).Scan(&raw)
+	if err != nil {
+		return reference.Digest{}, err
+	}
+	return reference.FromBytes(raw)
 }
 
 // DeleteManifest removes a manifest and all its tags and, unless they are tagged,
@@ -111,29 +116,34 @@ func (s *Store) DeleteTag(ctx context.Context, repo, tag string) error {
 // Precondition if one of its tags is immutable.
 func (s *Store) DeleteManifest(ctx context.Context, repo string, d reference.Digest) error {
 	return s.deleting(ctx, repo, func(tx pgx.Tx, r lockedRepo) (event.Event, error) {
-		var id int64
-		var parent []byte
-		var tag string
-		err := tx.QueryRow(ctx, `
-			SELECT m.id, coalesce((SELECT min(t.name) FROM tags t WHERE t.manifest_id = m.id), ''), (SELECT p.digest FROM manifest_children c JOIN manifests p ON p.id = c.parent_id
-				WHERE c.digest = m.digest AND p.repo_id = m.repo_id AND p.deleted_at IS NULL LIMIT 1)
-			FROM manifests m WHERE m.repo_id = $1 AND m.digest = $2 AND m.deleted_at IS NULL`,
-			r.id, d.Bytes()).Scan(&id, &tag, &parent)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return event.Event{}, fault.Wrap(fault.NotFound, ErrManifestUnknown, "artifact %s@%s not found", repo, d)
-		}
+		id, tag, err := r.unlisted(ctx, tx, d)
 		if err != nil {
 			return event.Event{}, err
-		}
-		if parent != nil {
-			p, _ := reference.FromBytes(parent)
-			return event.Event{}, fault.Wrap(fault.Conflict, ErrInUse, "%s is part of the index %s", d, p).WithHint("delete the index first")
 		}
 		return event.Event{
 			Operation: "delete", ResourceType: "artifact", Resource: repo + "@" + d.String(),
 			Description: "delete artifact: " + repo + "@" + d.String(), Digest: d.String(), Tag: tag,
 		}, s.trash(ctx, tx, r, []int64{id})
 	})
+}
+
+// unlisted gives the id of a manifest that no index lists, one that may go, and
+// its first tag.
+func (r lockedRepo) unlisted(ctx context.Context, tx pgx.Tx, d reference.Digest) (id int64, tag string, err error) {
+	var parent []byte
+	err = tx.QueryRow(ctx, `
+		SELECT m.id, coalesce((SELECT min(t.name) FROM tags t WHERE t.manifest_id = m.id), ''), (SELECT p.digest FROM manifest_children c JOIN manifests p ON p.id = c.parent_id
+			WHERE c.digest = m.digest AND p.repo_id = m.repo_id AND p.deleted_at IS NULL LIMIT 1)
+		FROM manifests m WHERE m.repo_id = $1 AND m.digest = $2 AND m.deleted_at IS NULL`,
+		r.id, d.Bytes()).Scan(&id, &tag, &parent)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, "", fault.Wrap(fault.NotFound, ErrManifestUnknown, "artifact %s@%s not found", r.name, d)
+	}
+	if err == nil && parent != nil {
+		p, _ := reference.FromBytes(parent)
+		return 0, "", fault.Wrap(fault.Conflict, ErrInUse, "%s is part of the index %s", d, p).WithHint("delete the index first")
+	}
+	return id, tag, err
 }
 
 // DeleteRepository removes everything in a repository. Errors: NotFound;

@@ -61,7 +61,7 @@ func (s *Store) counted(ctx context.Context, at place, repo, tag string, d refer
 		return readOnly(repo)
 	}
 	if at.passed != nil {
-		s.quotaEvent(ctx, "quota_warning", at.project, repo, tag, d, fmt.Sprintf("%s of the project's storage are used", Size(*at.passed)))
+		s.quotaEvent(ctx, event.QuotaWarning, at.project, repo, tag, d, fmt.Sprintf("%s of the project's storage are used", Size(*at.passed)))
 	}
 	return nil
 }
@@ -84,7 +84,7 @@ func (s *Store) overQuota(ctx context.Context, err error, repo, tag string, d re
 		return fmt.Errorf("cannot read the refusal of a quota: %w", err)
 	}
 	text := fmt.Sprintf("adding %s to the %s of storage that the project uses would exceed its limit of %s", Size(e.Added), Size(e.Used), Size(e.Limit))
-	s.quotaEvent(ctx, "quota_exceed", e.Project, repo, tag, d, text)
+	s.quotaEvent(ctx, event.QuotaExceed, e.Project, repo, tag, d, text)
 	return fault.Wrap(fault.Forbidden, ErrQuota, "%s", text).WithHint("delete artifacts, or ask an administrator for more")
 }
 
@@ -94,7 +94,7 @@ func (s *Store) quotaEvent(ctx context.Context, operation string, project int64,
 	defer cancel()
 	err := pgx.BeginFunc(ctx, s.Pool, func(tx pgx.Tx) error {
 		return s.Outbox.Add(ctx, tx, event.Event{
-			Operation: operation, ResourceType: "quota", Resource: repo, Description: text, Success: operation != "quota_exceed",
+			Operation: operation, ResourceType: "quota", Resource: repo, Description: text, Success: operation != event.QuotaExceed,
 			ProjectID: project, Repository: repo, Digest: d.String(), Tag: tag,
 		})
 	})

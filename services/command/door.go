@@ -25,6 +25,7 @@ import (
 	"berth/services/label"
 	"berth/services/proxy"
 	"berth/services/quota"
+	"berth/services/retention"
 	"berth/services/session"
 	"berth/services/upkeep"
 )
@@ -246,7 +247,8 @@ func coreOptions(n *node, st stores) core.Options {
 	s := n.settings
 	o := core.Options{
 		Pool: n.pool, Accounts: n.accounts, Projects: n.projects, Artifacts: st.artifacts, Configuration: n.configuration,
-		Labels: label.New(n.pool, n.outbox), Quotas: quota.New(n.pool, n.outbox), Immutability: immutability.New(n.pool, n.outbox),
+		Labels: label.New(n.pool, n.outbox), Retention: retention.New(n.pool, n.outbox, n.tasks),
+		Quotas: quota.New(n.pool, n.outbox), Immutability: immutability.New(n.pool, n.outbox),
 		Directory: n.directory, OIDC: n.oidc(), Dial: n.dialer().DialContext, Sessions: session.New(n.pool, n.key, n.outbox), Key: n.key, Log: n.log,
 		Tasks: n.tasks, Upkeep: upkeep.New(n.pool, n.tasks), Webhooks: n.webhooks(),
 		ExternalURL: publicURL(s), StorageName: "filesystem",

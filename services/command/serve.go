@@ -24,6 +24,7 @@ import (
 	"berth/services/database"
 	"berth/services/jobs"
 	"berth/services/registry"
+	"berth/services/retention"
 	"berth/services/token"
 	"berth/services/upkeep"
 )
@@ -226,7 +227,8 @@ func runJobs(ctx context.Context, s setting.Settings, log *slog.Logger, ready fu
 	}
 	svc, err := jobs.New(jobs.Options{
 		Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Tasks: n.tasks, Log: log,
-		Kinds:     append(deliveries, upkeep.Collector(st.artifacts, st.blobs.Delete), upkeep.Purger(n.pool)),
+		Kinds: append(deliveries, upkeep.Collector(st.artifacts, st.blobs.Delete), upkeep.Purger(n.pool),
+			retention.New(n.pool, n.outbox, n.tasks).Kind(st.artifacts)),
 		Consumers: []jobs.Consumer{hooks.Consume}, AuditRules: n.auditRules,
 	})
 	if err != nil {

@@ -30,6 +30,7 @@ import (
 	"berth/services/project"
 	"berth/services/quota"
 	"berth/services/reference"
+	"berth/services/retention"
 	"berth/services/session"
 	"berth/services/task"
 	"berth/services/upkeep"
@@ -88,7 +89,7 @@ func setup(t testing.TB) *bundle {
 		Tasks: tasks, Upkeep: upkeep.New(pool, tasks), Webhooks: webhook.New(webhook.Options{Pool: pool, Key: key, Tasks: tasks}),
 		Log:  slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Pool: pool, Accounts: accounts, Projects: projects, Artifacts: b.artifacts,
-		Labels: label.New(pool, outbox), Quotas: quota.New(pool, outbox), Immutability: immutability.New(pool, outbox),
+		Labels: label.New(pool, outbox), Retention: retention.New(pool, outbox, tasks), Quotas: quota.New(pool, outbox), Immutability: immutability.New(pool, outbox),
 		Configuration: settings, Directory: people, OIDC: provider, Dial: (&net.Dialer{}).DialContext, Sessions: session.New(pool, key, outbox), Key: key,
 		ExternalURL: "https://registry.example.com", StorageName: "filesystem",
 		Checks: []core.Check{{Name: "database", Probe: pool.Ping}},

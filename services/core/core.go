@@ -53,6 +53,7 @@ import (
 	"berth/services/oidc"
 	"berth/services/project"
 	"berth/services/quota"
+	"berth/services/retention"
 	"berth/services/session"
 	"berth/services/task"
 	"berth/services/upkeep"
@@ -84,8 +85,9 @@ type Options struct {
 	// Key signs what browsers keep for us. Nodes that share a database share it.
 	Key secret.Key
 
-	// Labels, Quotas and Immutability have the labels and rules of projects.
+	// Labels, Quotas, Immutability and Retention have the labels and rules of projects.
 	Labels       *label.Store
+	Retention    *retention.Store
 	Quotas       *quota.Store
 	Immutability *immutability.Store
 
@@ -121,7 +123,7 @@ type API struct {
 // New makes the API.
 func New(o Options) (*API, error) {
 	if o.Pool == nil || o.Accounts == nil || o.Projects == nil || o.Artifacts == nil || o.Configuration == nil || o.Sessions == nil || o.OpenBlob == nil ||
-		o.Directory == nil || o.OIDC == nil || o.Dial == nil || o.Labels == nil || o.Quotas == nil || o.Immutability == nil {
+		o.Directory == nil || o.OIDC == nil || o.Dial == nil || o.Labels == nil || o.Retention == nil || o.Quotas == nil || o.Immutability == nil {
 		return nil, errors.New("cannot make the REST API without its database, accounts, projects, artifacts, configuration, directory, sessions, rules and blobs")
 	}
 	if o.Log == nil {

@@ -30,6 +30,7 @@ var routes = slices.Concat(
 	immutableRoutes,
 	labelRoutes,
 	allowlistRoutes,
+	retentionRoutes,
 	configurationRoutes,
 	upkeepRoutes,
 	jobserviceRoutes,

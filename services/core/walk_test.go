@@ -53,7 +53,7 @@ func fill(path string) string {
 			return "vault"
 		case "{user_id}":
 			return "1"
-		case "{robot_id}", "{mid}", "{group_id}", "{token_id}", "{id}", "{immutable_rule_id}", "{label_id}":
+		case "{robot_id}", "{mid}", "{group_id}", "{token_id}", "{id}", "{immutable_rule_id}", "{label_id}", "{eid}", "{tid}":
 			return "1"
 		case "{execution_id}", "{job_id}", "{webhook_policy_id}", "{task_id}":
 			return "4711"
@@ -152,6 +152,8 @@ func TestWalkNonsense(t *testing.T) {
 	b := setup(t)
 	b.want(b.do("POST", "/api/v2.0/projects", root, `{"project_name":"vault"}`), 201)
 	b.push("vault/app", "v1", "x")
+	b.exec(`INSERT INTO retention_policies (project_id, policy) SELECT id, '{"rules": []}' FROM projects WHERE name = 'vault'`)
+	b.want(b.do("POST", "/api/v2.0/retentions/1/executions", root, `{"dry_run":true}`), 201)
 	for _, op := range operations(t, b) {
 		t.Run(op.method+" "+op.path, func(t *testing.T) {
 			path, _ := hostile(op)

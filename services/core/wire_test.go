@@ -1,8 +1,10 @@
 package core_test
 
 import (
+	"maps"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,6 +93,14 @@ func prepare(b *bundle, name string) {
 		b.push("library/hello", "imm1", "three")
 	case "126-quota-list.txt":
 		b.push("gp2497/app", "v1", "four")
+	case "201-ret-create.txt": // in the project whose id the body has
+		b.exec(`INSERT INTO projects (id, name, owner_id) VALUES (55, 'hp23600', 1)`)
+		b.push("hp23600/a", "v1", "five")
+		b.push("hp23600/a", "v2", "six")
+	case "206-ret-tasks.txt": // they have been done
+		b.exec(`UPDATE tasks SET status = 'Success', started_at = now(), ended_at = now(), extra = extra || '{"total": 2, "retained": 1}' WHERE vendor = 'RETENTION'`)
+	case "208-ret-left.txt":
+		b.want(b.do("DELETE", "/api/v2.0/projects/hp23600/repositories/a/artifacts/v1", root, ""), 200)
 	case "150-auditext.txt":
 		for range 2 {
 			if _, err := b.pool.Exec(b.t.Context(), `INSERT INTO audit_events (op_time, event_id, operation, resource_type, resource, username) VALUES (now(), gen_random_uuid(), 'create', 'artifact', 'x', 'admin')`); err != nil {
@@ -101,7 +111,9 @@ func prepare(b *bundle, name string) {
 }
 
 func translate(ours map[string]string, path string) string {
-	for there, here := range ours {
+	// The longest first: a policy's run before the policy.
+	for _, there := range slices.SortedFunc(maps.Keys(ours), func(a, b string) int { return len(b) - len(a) }) {
+		here := ours[there]
 		if rest, ok := strings.CutPrefix(path, there); ok && (rest == "" || rest[0] == '/' || rest[0] == '?') {
 			path = here + rest
 		}
