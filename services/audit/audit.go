@@ -108,7 +108,7 @@ func List(ctx context.Context, pool *pgxpool.Pool, scope Scope, q query.Query, a
 	if q.Size <= 0 {
 		q.Size = countUpTo // nobody reads millions of rows at once, and memory should not have to hold them
 	}
-	limit := max(countUpTo, q.Offset()+2*q.Size)
+	before := q.Offset()
 	var w query.Where
 	switch {
 	case scope.All:
@@ -122,7 +122,7 @@ func List(ctx context.Context, pool *pgxpool.Pool, scope Scope, q query.Query, a
 	}
 	batch := &pgx.Batch{}
 	page := query.Page[Entry]{Items: []Entry{}}
-	batch.Queue(fmt.Sprintf("SELECT count(*) FROM (SELECT FROM audit_events%s LIMIT %d) AS counted", w.String(), limit), slices.Clone(w.Args)...).
+	batch.Queue(fmt.Sprintf("SELECT count(*) FROM (SELECT FROM audit_events%s LIMIT %d) AS counted", w.String(), countUpTo), slices.Clone(w.Args)...).
 		QueryRow(func(row pgx.Row) error { return row.Scan(&page.Total) })
 	if after != nil {
 		w.And("(op_time, id) < (%s, %s)", after.Time, after.ID)
@@ -141,6 +141,11 @@ func List(ctx context.Context, pool *pgxpool.Pool, scope Scope, q query.Query, a
 		})
 	if err := pool.SendBatch(ctx, batch).Close(); err != nil {
 		return query.Page[Entry]{}, database.Fault(err)
+	}
+	if n := len(page.Items); page.Total == countUpTo && n == q.Size {
+		page.Total = max(countUpTo, before+2*n)
+	} else if page.Total == countUpTo && n > 0 {
+		page.Total = before + n
 	}
 	return page, nil
 }
