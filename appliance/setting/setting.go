@@ -68,6 +68,9 @@ type Settings struct {
 	MaxConnections int `yaml:"max_connections"`
 	// TrustedProxies are the networks whose X-Forwarded-For is believed.
 	TrustedProxies []string `yaml:"trusted_proxies"`
+	// AuditChain links the entries of the audit trail by keyed hashes, so that
+	// changes by hand show. All nodes that share a database say the same.
+	AuditChain bool `yaml:"audit_chain"`
 	// AllowTargets are networks that webhooks, replications and directories may
 	// connect to although they are this machine's own, or the local link's.
 	AllowTargets []string `yaml:"allow_targets"`

@@ -157,13 +157,13 @@ func TestPurge(t *testing.T) {
 	if n, err := audit.CountBefore(ctx, pool, before, []string{"create_artifact"}); n != 1 || err != nil {
 		t.Errorf("would purge %d, %v", n, err)
 	}
-	if n, err := audit.Purge(ctx, pool, before, []string{"create_artifact"}); n != 1 || err != nil {
+	if n, err := audit.Purge(ctx, pool, nil, before, []string{"create_artifact"}); n != 1 || err != nil {
 		t.Errorf("purged %d, %v", n, err)
 	}
 	if got, _ := list(t, pool, audit.Scope{All: true}, ""); got != "january december-pull november ancient" {
 		t.Errorf("left %q", got)
 	}
-	if n, err := audit.Purge(ctx, pool, before, nil); n != 3 || err != nil {
+	if n, err := audit.Purge(ctx, pool, nil, before, nil); n != 3 || err != nil {
 		t.Errorf("purged %d, %v", n, err)
 	}
 	if got, _ := list(t, pool, audit.Scope{All: true}, ""); got != "january" {

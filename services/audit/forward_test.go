@@ -159,7 +159,7 @@ func TestRules(t *testing.T) {
 	pool := dbtest.New(t)
 	c := newCollector(t, "127.0.0.1:0")
 	rules := audit.Rules{Disabled: []string{"pull_artifact"}, Endpoint: c.Addr().String()}
-	r := audit.NewRecorder(pool, func(context.Context) (audit.Rules, error) { return rules, nil })
+	r := audit.NewRecorder(pool, nil, func(context.Context) (audit.Rules, error) { return rules, nil })
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()

@@ -80,12 +80,27 @@ const purgeBatch = 5000
 
 // Purge forgets the entries before a time, all of them or those of some event
 // types (see event.Types), and gives how many. Whole months are dropped at once.
-func Purge(ctx context.Context, pool *pgxpool.Pool, before time.Time, types []string) (purged int64, err error) {
+// chain, which may be nil, is told.
+func Purge(ctx context.Context, pool *pgxpool.Pool, chain *Chain, before time.Time, types []string) (purged int64, err error) {
+	if chain != nil { // before anything is gone
+		if err := chain.announce(ctx, before, types); err != nil {
+			return 0, err
+		}
+	}
 	if types == nil {
 		if purged, err = dropMonths(ctx, pool, before); err != nil {
 			return purged, err
 		}
 	}
+	n, err := deleteBefore(ctx, pool, before, types)
+	purged += n
+	if err == nil && types == nil && chain != nil {
+		err = chain.trim(ctx, before)
+	}
+	return purged, err
+}
+
+func deleteBefore(ctx context.Context, pool *pgxpool.Pool, before time.Time, types []string) (purged int64, err error) {
 	for {
 		tag, err := pool.Exec(ctx, `
 			DELETE FROM audit_events WHERE (op_time, id) IN (

@@ -21,6 +21,7 @@ import (
 type Recorder struct {
 	pool    *pgxpool.Pool
 	rules   func(context.Context) (Rules, error)
+	chain   *Chain
 	forward Forwarder
 	in      chan entry
 }
@@ -37,12 +38,13 @@ const (
 	gather = 5 * time.Millisecond
 )
 
-// NewRecorder makes a Recorder, which works while Run does. rules may be nil.
-func NewRecorder(pool *pgxpool.Pool, rules func(context.Context) (Rules, error)) *Recorder {
+// NewRecorder makes a Recorder, which works while Run does. rules and chain may
+// be nil.
+func NewRecorder(pool *pgxpool.Pool, chain *Chain, rules func(context.Context) (Rules, error)) *Recorder {
 	if rules == nil {
 		rules = func(context.Context) (Rules, error) { return Rules{}, nil }
 	}
-	return &Recorder{pool: pool, rules: rules, in: make(chan entry, maxTogether)}
+	return &Recorder{pool: pool, chain: chain, rules: rules, in: make(chan entry, maxTogether)}
 }
 
 // Record returns when the event is in the trail and has been forwarded, or
@@ -112,16 +114,28 @@ func (r *Recorder) collect(ctx context.Context, first entry) []entry {
 // write answers every entry. If the batch fails each is tried alone, so that
 // one which cannot be written does not take the others along.
 func (r *Recorder) write(ctx context.Context, list []entry) {
-	batch := &pgx.Batch{}
-	for _, e := range list {
-		batch.Queue(record, values(e.event)...)
+	events := make([]event.Event, len(list))
+	for i, e := range list {
+		events[i] = e.event
 	}
-	err := database.Fault(r.pool.SendBatch(ctx, batch).Close())
+	err := r.insert(ctx, events)
 	for _, e := range list {
 		if err != nil && len(list) > 1 {
-			e.done <- Record(ctx, r.pool, e.event)
+			e.done <- r.insert(ctx, []event.Event{e.event})
 			continue
 		}
 		e.done <- err
 	}
+}
+
+// insert writes events in one transaction.
+func (r *Recorder) insert(ctx context.Context, events []event.Event) error {
+	if r.chain != nil {
+		return r.chain.record(ctx, events)
+	}
+	batch := &pgx.Batch{}
+	for _, e := range events {
+		batch.Queue(record, values(e)...)
+	}
+	return database.Fault(r.pool.SendBatch(ctx, batch).Close())
 }

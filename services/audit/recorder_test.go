@@ -20,7 +20,7 @@ func TestRecorder(t *testing.T) {
 	t.Parallel()
 	pool := dbtest.New(t)
 	ctx, stop := context.WithCancel(t.Context())
-	r := audit.NewRecorder(pool, nil)
+	r := audit.NewRecorder(pool, nil, nil)
 	ended := make(chan struct{})
 	go func() { defer close(ended); r.Run(ctx) }()
 	var wg sync.WaitGroup

@@ -112,7 +112,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run it:"}, &cobra.Group{ID: "care", Title: "Look after it:"})
 	root.AddCommand(a.upCommand())
 	root.AddCommand(a.serviceCommands()...)
-	root.AddCommand(a.adminCommand(), a.configurationCommand(), a.importCommand(), a.verifyCommand(), a.collectCommand(), a.trashCommand(), a.quotaCommand(),
+	root.AddCommand(a.adminCommand(), a.configurationCommand(), a.importCommand(), a.verifyCommand(), a.collectCommand(), a.trashCommand(), a.auditCommand(), a.quotaCommand(),
 		a.migrateCommand(), a.checkCommand(), a.versionCommand())
 	for _, c := range root.Commands() {
 		countArgs(c)

@@ -225,11 +225,15 @@ func runJobs(ctx context.Context, s setting.Settings, log *slog.Logger, ready fu
 	if err != nil {
 		return err
 	}
+	var linked *audit.Chain
+	if s.AuditChain {
+		linked = n.chain()
+	}
 	svc, err := jobs.New(jobs.Options{
 		Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Tasks: n.tasks, Log: log,
-		Kinds: append(deliveries, upkeep.Collector(st.artifacts, st.blobs.Delete), upkeep.Purger(n.pool),
+		Kinds: append(deliveries, upkeep.Collector(st.artifacts, st.blobs.Delete), upkeep.Purger(n.pool, n.chain()),
 			retention.New(n.pool, n.outbox, n.tasks).Kind(st.artifacts)),
-		Consumers: []jobs.Consumer{hooks.Consume}, AuditRules: n.auditRules,
+		Consumers: []jobs.Consumer{hooks.Consume}, AuditRules: n.auditRules, AuditChain: linked,
 	})
 	if err != nil {
 		return err

@@ -46,6 +46,8 @@ type Options struct {
 	Consumers []Consumer
 	// AuditRules are the administrators' settings of the audit trail; nil is none.
 	AuditRules func(context.Context) (audit.Rules, error)
+	// AuditChain links the entries of the trail; nil does not.
+	AuditChain *audit.Chain
 	// Heartbeat and Dead are task.RunnerOptions'.
 	Heartbeat, Dead time.Duration
 }
@@ -98,7 +100,7 @@ func New(o Options) (*Service, error) {
 	if o.Every == (Intervals{}) {
 		o.Every = DefaultIntervals
 	}
-	s := &Service{Options: o, trail: audit.NewRecorder(o.Pool, o.AuditRules)}
+	s := &Service{Options: o, trail: audit.NewRecorder(o.Pool, o.AuditChain, o.AuditRules)}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, river.WorkFunc(s.event))
 	river.AddWorker(workers, river.WorkFunc(s.collect))

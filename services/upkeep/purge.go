@@ -83,8 +83,8 @@ func split(s string) (list []string) {
 	return list
 }
 
-// Purger runs purges of the audit trail.
-func Purger(pool *pgxpool.Pool) task.Kind {
+// Purger runs purges of the audit trail, and tells its chain, which may be nil.
+func Purger(pool *pgxpool.Pool, chain *audit.Chain) task.Kind {
 	return task.Kind{Vendor: task.PurgeAudit, Keep: 100, Run: func(ctx context.Context, r *task.Run) error {
 		var p purgeParams
 		if err := json.Unmarshal(r.Params, &p); err != nil {
@@ -100,7 +100,7 @@ func Purger(pool *pgxpool.Pool) task.Kind {
 		if p.DryRun {
 			n, err = audit.CountBefore(ctx, pool, before, types)
 		} else {
-			n, err = audit.Purge(ctx, pool, before, types)
+			n, err = audit.Purge(ctx, pool, chain, before, types)
 		}
 		r.Log.Info("purge of the audit trail is done", "entries", n, "dry_run", p.DryRun)
 		if err != nil {

@@ -69,7 +69,7 @@ func (b *bundle) run() {
 	far := 24 * time.Hour
 	svc, err := jobs.New(jobs.Options{Pool: b.pool, Artifacts: b.artifacts, Blobs: b.blobs, Tasks: b.tasks, Log: slog.New(slog.DiscardHandler),
 		Every: jobs.Intervals{Collect: far, Sweep: far, Scrub: far, Verify: far, Upkeep: far},
-		Kinds: []task.Kind{upkeep.Collector(b.artifacts, b.blobs.Delete), upkeep.Purger(b.pool)}})
+		Kinds: []task.Kind{upkeep.Collector(b.artifacts, b.blobs.Delete), upkeep.Purger(b.pool, nil)}})
 	check(b, err)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(b.Context()))
 	ended := make(chan error, 1)

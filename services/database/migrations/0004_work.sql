@@ -142,5 +142,35 @@ CREATE TABLE webhook_policies (
   UNIQUE (project_id, name)
 );
 
+-- The chain of the audit trail ----------------------------------------------
+-- One row for each entry that was written while the chain was on, in the order
+-- of writing. link is keyed with a key file, so that whoever can write here still
+-- cannot make a chain that holds.
+CREATE TABLE audit_chain (
+  seq           bigint PRIMARY KEY,
+  op_time       timestamptz NOT NULL,
+  event_id      uuid NOT NULL,
+  kind          text NOT NULL,                    -- operation and resource type: what a purge asks for
+  content       bytea NOT NULL,                   -- SHA-256 of the entry
+  link          bytea NOT NULL                    -- HMAC-SHA256 of the link before and of this row
+);
+CREATE INDEX audit_chain_entry ON audit_chain (op_time, event_id);
+CREATE TABLE audit_chain_state (
+  one           boolean PRIMARY KEY DEFAULT true CHECK (one),
+  seq           bigint NOT NULL DEFAULT 0,        -- the last row
+  link          bytea NOT NULL,
+  first         bigint NOT NULL DEFAULT 0,        -- the row before the first that is still there
+  first_link    bytea NOT NULL,
+  since         timestamptz NOT NULL,             -- later entries must be in the chain
+  mac           bytea NOT NULL                    -- of first, first_link and since
+);
+-- What was purged on purpose.
+CREATE TABLE audit_chain_purges (
+  id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  before        timestamptz NOT NULL,
+  types         text[],                           -- null: all
+  mac           bytea NOT NULL
+);
+
 -- +goose Down
 SELECT 1; -- Berth goes forward only; a rollback restores the dump that the update took.
