@@ -68,6 +68,20 @@ func (s *Store) SetCLISecret(ctx context.Context, user int64, text string) error
 	return database.Fault(err)
 }
 
+// BearerOIDC gives the principal of an OIDC user who comes with a token of the
+// provider instead of a password, as the last login left him. Fault:
+// Unauthenticated if nobody is known by the subject and issuer.
+func (s *Store) BearerOIDC(ctx context.Context, subIss string) (access.Principal, error) {
+	p := access.Principal{Kind: access.User}
+	var source string
+	err := s.pool.QueryRow(ctx, `SELECT `+knownColumns+` FROM oidc_users o JOIN users u ON u.id = o.user_id WHERE o.subiss = $1`, subIss).
+		Scan(&p.ID, &p.Name, &p.Sysadmin, &source, &p.Groups)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return access.Principal{}, fault.New(fault.Unauthenticated, "the user has never logged in here").WithHint("log in with a browser first")
+	}
+	return p.Limited(access.Limit{}), database.Fault(err)
+}
+
 // LoginOIDC refreshes the user whom a provider has sent, and gives the principal.
 // subIss is subject and issuer. Fault: NotFound if nobody is known by it yet.
 func (s *Store) LoginOIDC(ctx context.Context, subIss string, e External) (p access.Principal, err error) {

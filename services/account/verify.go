@@ -34,9 +34,6 @@ const (
 	rememberRefusal  = 10 * time.Second
 )
 
-// firstAdmin is the id of the administrator whose password always works.
-const firstAdmin = 1
-
 // known is a user as a login finds him.
 type known struct {
 	principal access.Principal

@@ -147,6 +147,11 @@ func TestAccessTokens(t *testing.T) {
 		name, secret, _ := strings.Cut(who, ":")
 		b.want(b.browser().do("POST", "/c/login", "principal="+name+"&password="+secret), 401)
 	}
+	// Not even an administrator's does that, though it manages others.
+	secret := decode[struct{ Secret string }](b.want(b.do("POST", "/api/berth/v1/users/1/tokens", root, `{"name":"wide","scope":"write","duration":1}`), 201), t).Secret
+	b.want(b.do("PUT", user, "admin:"+secret, `{"email":"anna@example.com","realname":"y"}`), 200)
+	b.want(b.do("PUT", "/api/v2.0/users/1/password", "admin:"+secret, `{"old_password":"`+password+`","new_password":"Another12345"}`), 403)
+	b.want(b.do("GET", "/api/berth/v1/users/1/tokens", "admin:"+secret, ""), 403)
 	// Nor is anybody's made by somebody else; an administrator may look and revoke.
 	b.want(b.do("POST", tokens, root, `{"name":"y","scope":"read","duration":1}`), 403)
 	list := decode[[]object](b.want(b.do("GET", tokens, root, ""), 200), t)

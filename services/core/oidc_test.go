@@ -63,6 +63,17 @@ func TestOIDC(t *testing.T) {
 	b.want(w.do("PUT", path+"/cli_secret", `{}`), 200)
 	b.want(b.do("GET", "/api/v2.0/users/current", "anna:MyOwn12345", ""), 401)
 	b.want(b.do("POST", "/api/v2.0/users", root, `{"username":"x","email":"x@example.com","realname":"x","password":"Another12345"}`), 403)
+	// A token of the provider's is as good, but for the user's credentials.
+	again := b.browser()
+	b.want(again.signIn(p, "anna"), 302)
+	token, err := b.options.Sessions.End(t.Context(), again.cookies["sid"])
+	if err != nil || token == "" {
+		t.Fatal(err)
+	}
+	b.want(b.do("GET", "/api/v2.0/users/current", "", "", "Authorization", "Bearer "+token.Reveal()), 200)
+	b.want(b.do("PUT", path+"/cli_secret", "", `{}`, "Authorization", "Bearer "+token.Reveal()), 403)
+	b.want(b.do("GET", "/api/v2.0/users/current", "", "", "Authorization", "Bearer "+token.Reveal()+"x"), 401)
+	b.want(b.do("GET", "/api/v2.0/users/current", "", "", "Authorization", "Bearer x"), 401)
 	// What the provider says counts from the next login.
 	p.Set(t, "id1", oidctest.User{Username: "renamed", FirstName: "A", LastName: "B", Email: "anna@example.com"})
 	b.want(w.signIn(p, "renamed"), 302)
@@ -207,4 +218,32 @@ func TestOIDCPing(t *testing.T) {
 	if a := b.want(w.signIn(p, "anna"), 503); !strings.Contains(a.body, "does not accept our client id or secret") {
 		t.Errorf("%s", a.body)
 	}
+}
+
+// Whatever cookies and parameters come back from a login page, nobody is logged
+// in by them who has not been at the provider.
+func FuzzCallback(f *testing.F) {
+	b := setup(f)
+	b.configure(map[string]any{"auth_mode": "oidc_auth", "oidc_endpoint": "https://127.0.0.1:1", "oidc_client_id": "x"})
+	f.Add("state=x&code=y", "berth_oidc_attempt=AAAA; berth_oidc_pending=BBBB; sid=CCCC", "{}")
+	f.Add("state=&code=", "berth_oidc_attempt=", `{"username":"x"}`)
+	f.Add("error=x&error_description=%00", "berth_oidc_pending="+strings.Repeat("A", 43), "username=x")
+	f.Fuzz(func(t *testing.T, query, cookies, body string) {
+		if strings.ContainsFunc(query+cookies, func(r rune) bool { return r <= ' ' && r != ' ' || r >= 0x7f }) || strings.ContainsAny(query, "# ") {
+			return // no HTTP server lets these through
+		}
+		b := *b
+		b.t = t
+		w := b.browser()
+		cookies += "; " + strings.Join(w.headers(nil, true)[1:], "")
+		for _, a := range []answer{
+			b.do("GET", "/c/oidc/callback?"+query, "", "", "Cookie", cookies),
+			b.do("GET", "/c/oidc/onboard", "", "", "Cookie", cookies),
+			b.do("POST", "/c/oidc/onboard", "", body, "Cookie", cookies, "Content-Type", "application/json", "X-Harbor-CSRF-Token", w.token),
+		} {
+			if a.status < 400 || a.status == 500 || strings.Contains(a.header.Get("Set-Cookie"), "sid=") {
+				t.Errorf("%q %q %q: %d %s", query, cookies, body, a.status, a.body)
+			}
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"path"
@@ -61,12 +62,19 @@ func sourceOf(r *http.Request) string {
 	return strings.TrimSpace(forwarded)
 }
 
-// authenticate says who asks, by a name with a password or else by a session.
+// authenticate says who asks: by a name with a password, by an ID token of the
+// OIDC provider, or else by a session.
 // As in Harbor, whoever is not known, for lack of credentials or by wrong ones,
 // is anonymous: the route then decides.
 func (a *API) authenticate(r *http.Request, source string) (access.Principal, error) {
 	if username, password, ok := r.BasicAuth(); ok && username != "" {
 		p, err := a.Accounts.Authenticate(r.Context(), username, password, source)
+		if !fault.Is(err, fault.Unauthenticated) {
+			return p, err
+		}
+	}
+	if raw, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		p, err := a.bearer(r, raw)
 		if !fault.Is(err, fault.Unauthenticated) {
 			return p, err
 		}
@@ -89,6 +97,20 @@ func (a *API) authenticate(r *http.Request, source string) (access.Principal, er
 		return access.Principal{}, err
 	}
 	return p, err
+}
+
+// bearer takes ID tokens of the OIDC provider, as Harbor does. The registry's own
+// tokens are none: they say what may be done on /v2/, and nothing else.
+func (a *API) bearer(r *http.Request, raw string) (access.Principal, error) {
+	settings, err := a.Configuration.Current(r.Context())
+	if err != nil || settings.AuthMode != "oidc_auth" {
+		return access.Principal{}, cmp.Or(err, error(fault.New(fault.Unauthenticated, "unauthorized")))
+	}
+	subIss, err := a.OIDC.Verify(r.Context(), raw)
+	if err != nil {
+		return access.Principal{}, err
+	}
+	return a.Accounts.BearerOIDC(r.Context(), subIss)
 }
 
 // tidy removes what Harbor overlooks in paths: doubled slashes and one at the

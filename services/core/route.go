@@ -68,8 +68,12 @@ func (a *API) admit(p policy, r *request) error {
 		}
 	case bySelf:
 		id, err := strconv.ParseInt(r.PathValue("user_id"), 10, 64)
-		// A personal access token may look at its user, and no more.
-		if err == nil && r.principal.Kind == access.User && r.principal.ID == id && (r.principal.Limit == nil || p.action == "read") {
+		if err == nil && r.principal.Kind == access.User && r.principal.ID == id {
+			// A personal access token may look at its user and no more, an
+			// administrator's neither: else a stolen one could not be revoked for good.
+			if r.principal.Limit != nil && p.action != "read" {
+				return r.denied()
+			}
 			return nil
 		}
 		return r.require(access.Target{}, p.resource, p.action)

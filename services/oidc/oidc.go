@@ -170,6 +170,20 @@ func (c *Client) Finish(ctx context.Context, a Attempt, answer url.Values, callb
 	return person, nil
 }
 
+// Verify says whose an ID token is that a client has got from the provider
+// itself: subject and issuer. Fault: Unauthenticated, if it is not good for us.
+func (c *Client) Verify(ctx context.Context, raw string) (subIss string, err error) {
+	p, err := c.provider(ctx)
+	if err != nil {
+		return "", err
+	}
+	id, err := p.Verifier(&gooidc.Config{ClientID: p.settings.ClientID}).Verify(gooidc.ClientContext(ctx, p.client), raw)
+	if err != nil {
+		return "", fault.Wrap(fault.Unauthenticated, err, "the ID token cannot be accepted")
+	}
+	return id.Subject + id.Issuer, nil
+}
+
 // claims are the ID token's, and those of the user info endpoint that the token
 // lacks. Without the endpoint's, the token's must do.
 func (p *provider) claims(ctx context.Context, id *gooidc.IDToken, token *oauth2.Token) (map[string]any, error) {
