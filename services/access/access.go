@@ -6,6 +6,12 @@
 // are listed one by one. A system administrator may do everything.
 package access
 
+import (
+	"slices"
+
+	"berth/services/selector"
+)
+
 // Kind tells what a principal is.
 type Kind uint8
 
@@ -55,6 +61,12 @@ type Permission struct {
 	Kind      string `json:"kind"`      // "project" or "system"
 	Namespace string `json:"namespace"` // a project's name, "*" for all, "/" for the system
 	Access    []Pair `json:"access"`
+
+	// Repositories and Tags limit a block of kind project to names that match one
+	// of the patterns (package selector); empty is no limit. Repositories are named
+	// without their project. Harbor has no such fields.
+	Repositories []string `json:"repositories,omitempty"`
+	Tags         []string `json:"tags,omitempty"`
 }
 
 // Pair is an action on a kind of resource.
@@ -70,7 +82,14 @@ type Target struct {
 	Project   string
 	Public    bool
 	Roles     []Role
+
+	Repository string // without the project; "" = the project as a whole
+	Tag        string // "" = no tag in particular; EveryTag
 }
+
+// EveryTag is the Tag of a Target that is about all tags of something at once, as
+// when an artifact is deleted.
+const EveryTag = "*"
 
 // May reports whether p may do action on resource in t. It is asked on every
 // request, and allocates nothing.
@@ -85,9 +104,9 @@ func May(p Principal, t Target, resource, action string) bool {
 	}
 	wanted := Pair{resource, action}
 	if t.ProjectID == 0 {
-		return p.Kind == Robot && granted(p.Permissions, "system", "/", wanted)
+		return p.Kind == Robot && granted(p.Permissions, "system", "/", &t, wanted)
 	}
-	if p.Kind == Robot && granted(p.Permissions, "project", t.Project, wanted) {
+	if p.Kind == Robot && granted(p.Permissions, "project", t.Project, &t, wanted) {
 		return true
 	}
 	return matrix[wanted]&held(p, t) != 0
@@ -110,19 +129,60 @@ func held(p Principal, t Target) (s roleSet) {
 }
 
 // granted reports whether a robot's blocks have the pair for a namespace.
-func granted(blocks []Permission, kind, namespace string, wanted Pair) bool {
+func granted(blocks []Permission, kind, namespace string, t *Target, wanted Pair) bool {
 	for i := range blocks {
 		b := &blocks[i]
 		if b.Kind != kind || b.Namespace != namespace && (kind != "project" || b.Namespace != "*") {
 			continue
 		}
 		for _, a := range b.Access {
-			if a == wanted {
+			if a == wanted && b.reaches(t) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// reaches reports whether a block's patterns let it reach a target in its
+// namespace. What is about a whole project is beyond a block that is limited to
+// some of its repositories.
+func (b *Permission) reaches(t *Target) bool {
+	if len(b.Repositories) > 0 && (t.Repository == "" || !selector.Any(b.Repositories, t.Repository)) {
+		return false
+	}
+	return len(b.Tags) == 0 || t.Tag == "" || MatchTag(b.Tags, t.Tag)
+}
+
+// MatchTag reports whether a tag matches one of the patterns that limit somebody.
+// EveryTag matches only what matches everything.
+func MatchTag(patterns []string, tag string) bool {
+	if tag == EveryTag {
+		return slices.Contains(patterns, "*") || slices.Contains(patterns, "**")
+	}
+	return selector.Any(patterns, tag)
+}
+
+// TagGrant is actions on a repository that are limited to some tags.
+type TagGrant struct {
+	Actions []string // shared: do not write to it
+	Tags    []string // patterns
+}
+
+// TagGrants gives what p may do with the repository t beyond what p may do with
+// all of its tags; that, Actions gives for t with EveryTag. It is nil for all but
+// robots with patterns of tags.
+func TagGrants(p Principal, t Target) (grants []TagGrant) {
+	for i := range p.Permissions {
+		if b := &p.Permissions[i]; len(b.Tags) > 0 {
+			alone := Principal{Kind: p.Kind, Permissions: p.Permissions[i : i+1]}
+			t.Tag, t.Public = "", false
+			if actions := Actions(alone, t); actions != nil {
+				grants = append(grants, TagGrant{actions, b.Tags})
+			}
+		}
+	}
+	return grants
 }
 
 // MayCreateProject reports whether p may create a project, given whether the

@@ -353,3 +353,56 @@ func BenchmarkMay(b *testing.B) {
 		access.May(p, t, "repository", "push")
 	}
 }
+
+// A block's patterns limit what it gives to repositories and tags; without
+// patterns, and for everybody else, nothing changes.
+func TestPatterns(t *testing.T) {
+	t.Parallel()
+	pair := func(resource, action string) access.Pair { return access.Pair{Resource: resource, Action: action} }
+	robot := access.Principal{Kind: access.Robot, Permissions: []access.Permission{
+		{Kind: "project", Namespace: "p", Access: []access.Pair{pair("repository", "pull"), pair("artifact", "list")}, Repositories: []string{"a/**", "b"}},
+		{Kind: "project", Namespace: "p", Access: []access.Pair{pair("repository", "push"), pair("tag", "create")}, Tags: []string{"v*"}},
+		{Kind: "project", Namespace: "p", Access: []access.Pair{pair("label", "list")}},
+	}}
+	if err := access.CheckPermissions("project", robot.Permissions); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		repository, tag, resource, action string
+		want                              bool
+	}{
+		{"a/x", "", "repository", "pull", true}, {"b", "", "repository", "pull", true}, {"c", "", "repository", "pull", false},
+		{"", "", "repository", "pull", false}, {"", "", "artifact", "list", false}, {"a/x/y", "latest", "artifact", "list", true},
+		{"c", "", "repository", "push", true}, {"c", "v1", "repository", "push", true}, {"c", "latest", "repository", "push", false},
+		{"c", access.EveryTag, "repository", "push", false}, {"c", "x", "tag", "create", false},
+		{"", "", "label", "list", true}, {"c", "x", "label", "list", true},
+	} {
+		target := access.Target{ProjectID: 1, Project: "p", Repository: c.repository, Tag: c.tag}
+		if got := access.May(robot, target, c.resource, c.action); got != c.want {
+			t.Errorf("%s %s on %q:%q: %v", c.resource, c.action, c.repository, c.tag, got)
+		}
+	}
+	grants := access.TagGrants(robot, access.Target{ProjectID: 1, Project: "p", Public: true, Repository: "c"})
+	if len(grants) != 1 || len(grants[0].Actions) != 1 || grants[0].Actions[0] != "push" {
+		t.Errorf("grants %v", grants)
+	}
+	for name, b := range map[string]access.Permission{
+		"tags on a member":          {Kind: "project", Namespace: "p", Access: []access.Pair{pair("member", "list")}, Tags: []string{"v*"}},
+		"repositories on a system":  {Kind: "system", Namespace: "/", Access: []access.Pair{pair("catalog", "read")}, Repositories: []string{"*"}},
+		"tags on a whole deletion":  {Kind: "project", Namespace: "p", Access: []access.Pair{pair("repository", "delete")}, Tags: []string{"v*"}},
+		"a malformed pattern":       {Kind: "project", Namespace: "p", Access: []access.Pair{pair("repository", "pull")}, Repositories: []string{"[a"}},
+		"an empty pattern":          {Kind: "project", Namespace: "p", Access: []access.Pair{pair("repository", "pull")}, Repositories: []string{""}},
+		"more patterns than may be": {Kind: "project", Namespace: "p", Access: []access.Pair{pair("repository", "pull")}, Tags: make([]string, 21)},
+	} {
+		if access.CheckPermissions("system", []access.Permission{b}) == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+	maker := access.Principal{Kind: access.Robot, Permissions: []access.Permission{
+		{Kind: "project", Namespace: "*", Access: []access.Pair{pair("repository", "pull")}, Repositories: []string{"a/**", "b"}}}}
+	for want, patterns := range map[bool][]string{true: {"b"}, false: nil} {
+		if got := access.Covers(maker, []access.Permission{{Kind: "project", Namespace: "p", Access: []access.Pair{pair("repository", "pull")}, Repositories: patterns}}); got != want {
+			t.Errorf("a robot limited to a/** and b may give rights on %v: %v", patterns, got)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"berth/appliance/fault"
+	"berth/services/selector"
 )
 
 // What a robot may be given, resource by resource, in the order of Harbor's
@@ -55,10 +56,13 @@ func CheckPermissions(level string, blocks []Permission) error {
 		return fault.New(fault.Invalid, "a robot's level is project or system, not %q", level).On("level")
 	case len(blocks) == 0:
 		return fault.New(fault.Invalid, "a robot needs at least one permission").On("permissions")
-	case level == "project" && (len(blocks) != 1 || blocks[0].Kind != "project" || blocks[0].Namespace == "*"):
-		return fault.New(fault.Invalid, "a project's robot has exactly one block of permissions, for one project").On("permissions")
+	case len(blocks) > maxBlocks:
+		return fault.New(fault.Invalid, "a robot has at most %d blocks of permissions", maxBlocks).On("permissions")
 	}
 	for _, b := range blocks {
+		if level == "project" && (b.Kind != "project" || b.Namespace == "*" || b.Namespace != blocks[0].Namespace) {
+			return fault.New(fault.Invalid, "a project's robot has permissions for one project only").On("permissions")
+		}
 		if err := checkBlock(b); err != nil {
 			return err
 		}
@@ -85,18 +89,75 @@ func checkBlock(b Permission) error {
 			return fault.New(fault.Invalid, "bad request permission: %s:%s", a.Resource, a.Action).On("permissions")
 		}
 	}
+	return checkPatterns(b)
+}
+
+const (
+	maxBlocks       = 1000
+	maxPatterns     = 20   // of a block, of either kind
+	maxPatternBytes = 1024 // together: tags' patterns travel in tokens
+)
+
+// inRepository are the resources that belong to one repository, so that patterns
+// can limit the rights to them.
+var inRepository = []string{"repository", "artifact", "artifact-addition", "artifact-label", "accessory", "tag", "scan", "sbom"}
+
+func checkPatterns(b Permission) error {
+	for field, patterns := range map[string][]string{"repositories": b.Repositories, "tags": b.Tags} {
+		if len(patterns) == 0 {
+			continue
+		}
+		if b.Kind != "project" {
+			return fault.New(fault.Invalid, "only permissions of kind project can be limited by %s", field).On("permissions")
+		}
+		bytes := 0
+		for _, p := range patterns {
+			if err := selector.CheckPattern(p); err != nil {
+				return err
+			}
+			bytes += len(p)
+		}
+		if len(patterns) > maxPatterns || bytes > maxPatternBytes {
+			return fault.New(fault.Invalid, "%s has at most %d patterns of %d bytes together", field, maxPatterns, maxPatternBytes).On("permissions")
+		}
+		for _, a := range b.Access {
+			if !slices.Contains(inRepository, a.Resource) || field == "tags" && a == (Pair{"repository", "delete"}) {
+				return fault.New(fault.Invalid, "%s:%s cannot be limited by %s", a.Resource, a.Action, field).On("permissions").
+					WithHint("give it in a block of its own")
+			}
+		}
+	}
 	return nil
 }
 
 // Covers reports whether robot p has every one of the permissions itself: a
-// robot may make others only with rights out of its own.
+// robot may make others only with rights out of its own. A limited right covers
+// one that is limited to some of the same patterns.
 func Covers(p Principal, blocks []Permission) bool {
 	for _, b := range blocks {
 		for _, a := range b.Access {
-			if !granted(p.Permissions, b.Kind, b.Namespace, a) {
+			if !slices.ContainsFunc(p.Permissions, func(own Permission) bool { return own.covers(b, a) }) {
 				return false
 			}
 		}
 	}
 	return true
+}
+
+func (b Permission) covers(other Permission, a Pair) bool {
+	return b.Kind == other.Kind && (b.Namespace == other.Namespace || b.Kind == "project" && b.Namespace == "*") && slices.Contains(b.Access, a) &&
+		within(other.Repositories, b.Repositories) && within(other.Tags, b.Tags)
+}
+
+// within reports whether patterns are no more than limit has.
+func within(patterns, limit []string) bool {
+	if len(limit) == 0 {
+		return true
+	}
+	for _, p := range patterns {
+		if !slices.Contains(limit, p) {
+			return false
+		}
+	}
+	return len(patterns) > 0
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,17 +19,6 @@ import (
 	"berth/services/query"
 	"berth/services/reference"
 )
-
-// RepositoryInfo is a repository as lists show it.
-type RepositoryInfo struct {
-	ID, ProjectID    int64
-	Project, Name    string // the name is the whole one, project first
-	Public           bool
-	Description      string
-	Artifacts        int // that are tagged, or parts of nothing
-	Pulls            int64
-	Created, Updated time.Time
-}
 
 // Info is an artifact as lists show it.
 type Info struct {
@@ -97,66 +85,6 @@ const typeSQL = `CASE
 		OR m.media_type IN ('` + TypeOCIIndex + `', '` + TypeDockerList + `') THEN 'IMAGE'
 	WHEN m.config_type = 'application/vnd.cncf.helm.config.v1+json' THEN 'CHART'
 	ELSE coalesce(upper(substring(m.config_type FROM '^application/vnd\.[^.]*\.([^.]*)\.config\.[^.]*\+json$')), 'UNKNOWN') END`
-
-const repositoryColumns = `r.id, r.project_id, p.name, r.name, p.public, r.description,
-	(SELECT count(*) FROM manifests m WHERE m.repo_id = r.id AND m.deleted_at IS NULL AND ` + topSQL + `),
-	r.pull_count, r.created_at, r.updated_at`
-
-const repositoryTables = ` FROM repositories r JOIN projects p ON p.id = r.project_id`
-
-func scanRepository(row pgx.CollectableRow) (r RepositoryInfo, err error) {
-	err = row.Scan(&r.ID, &r.ProjectID, &r.Project, &r.Name, &r.Public, &r.Description, &r.Artifacts, &r.Pulls, &r.Created, &r.Updated)
-	return r, err
-}
-
-var repositoryFields = query.Columns{
-	"repositoryid": {SQL: "r.id", Type: query.Number}, "id": {SQL: "r.id", Type: query.Number}, "name": {SQL: "r.name"},
-	"description": {SQL: "r.description"}, "projectid": {SQL: "r.project_id", Type: query.Number},
-	"pullcount": {SQL: "r.pull_count", Type: query.Number}, "creationtime": {SQL: "r.created_at", Type: query.Moment},
-	"updatetime": {SQL: "r.updated_at", Type: query.Moment},
-}
-
-// ListRepositories gives a page of the repositories with content that restrict
-// leaves; it may use the tables repositories r and projects p.
-func (s *Store) ListRepositories(ctx context.Context, q query.Query, restrict func(*query.Where)) (query.Page[RepositoryInfo], error) {
-	var w query.Where
-	w.And("r.has_manifests")
-	restrict(&w)
-	if err := w.Terms(q.Terms, repositoryFields); err != nil {
-		return query.Page[RepositoryInfo]{}, err
-	}
-	page, err := query.Fetch(ctx, s.Pool, "SELECT count(*)"+repositoryTables+w.String(),
-		"SELECT "+repositoryColumns+repositoryTables+w.String()+q.OrderBy(repositoryFields, "r.name")+q.Limit(), w.Args, scanRepository)
-	return page, wrap(err, "list repositories")
-}
-
-// InProject restricts a list to a project.
-func InProject(id int64) func(*query.Where) {
-	return func(w *query.Where) { w.And("p.id = %s", id) }
-}
-
-// Repository gives one repository with content. Errors: NotFound.
-func (s *Store) Repository(ctx context.Context, name string) (RepositoryInfo, error) {
-	rows, err := s.Pool.Query(ctx, `SELECT `+repositoryColumns+repositoryTables+` WHERE r.name = $1 AND r.has_manifests`, name)
-	if err != nil {
-		return RepositoryInfo{}, wrap(err, "read a repository")
-	}
-	r, err := pgx.CollectExactlyOneRow(rows, scanRepository)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return r, nameUnknown(name)
-	}
-	return r, wrap(err, "read a repository")
-}
-
-// Describe sets a repository's description. Errors: NotFound.
-func (s *Store) Describe(ctx context.Context, name, description string) error {
-	tag, err := s.Pool.Exec(ctx, `
-		UPDATE repositories SET description = $2, updated_at = now() WHERE name = $1 AND has_manifests`, name, description)
-	if err == nil && tag.RowsAffected() == 0 {
-		return nameUnknown(name)
-	}
-	return wrap(err, "describe a repository")
-}
 
 const infoColumns = `m.id, r.id, r.project_id, r.name, m.digest, m.media_type, m.config_type, m.artifact_type, ` + typeSQL + `,
 	m.total_size, m.pushed_at, m.pulled_at, m.annotations, m.extra_attrs, m.config_digest`
@@ -501,82 +429,4 @@ func (s *Store) StorageUsed(ctx context.Context) (n int64, err error) {
 func (s *Store) CountArtifacts(ctx context.Context) (n int64, err error) {
 	err = s.Pool.QueryRow(ctx, `SELECT count(*) FROM manifests WHERE deleted_at IS NULL`).Scan(&n)
 	return n, database.Fault(err)
-}
-
-// maxConfig is the largest config that is read for an artifact's attributes.
-const maxConfig = 4 << 20
-
-// Open opens a blob's bytes by storage key.
-type Open func(ctx context.Context, key string) (io.ReadCloser, error)
-
-// ReadConfig reads an artifact's config.
-func (s *Store) ReadConfig(ctx context.Context, i Info, open Open) ([]byte, error) {
-	blob, err := s.Blob(ctx, i.Repository, i.Config)
-	if err != nil {
-		return nil, err
-	}
-	if blob.Size > maxConfig {
-		return nil, fault.New(fault.TooLarge, "the config of %s is larger than %d bytes", i.Digest, maxConfig)
-	}
-	r, err := open(ctx, blob.Key)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the config of %s: %w", i.Digest, err)
-	}
-	defer r.Close()
-	return io.ReadAll(io.LimitReader(r, maxConfig))
-}
-
-// FillAttributes reads the attributes of artifacts that have none stored yet
-// from their configs, and stores them. An artifact whose config cannot be read
-// stays without.
-func (s *Store) FillAttributes(ctx context.Context, page []Info, open Open) error {
-	var b pgx.Batch
-	for n := range page {
-		i := &page[n]
-		if i.Attributes != nil || i.Config.IsZero() {
-			continue
-		}
-		config, err := s.ReadConfig(ctx, *i, open)
-		if err != nil {
-			s.Log.Warn("cannot read an artifact's config", "repository", i.Repository, "digest", i.Digest, "err", err)
-			continue
-		}
-		if i.Attributes = attributes(i.Type, config); i.Attributes != nil {
-			b.Queue(`UPDATE manifests SET extra_attrs = $2 WHERE id = $1`, i.ID, i.Attributes)
-		}
-	}
-	if b.Len() == 0 {
-		return nil
-	}
-	return wrap(s.Pool.SendBatch(ctx, &b).Close(), "store attributes")
-}
-
-// attributes takes from a config what lists show: a few fields of an image's,
-// the whole of any other that is a JSON object.
-func attributes(kind string, config []byte) json.RawMessage {
-	if strings.Contains(string(config), `\u0000`) { // which jsonb cannot hold
-		return nil
-	}
-	if kind != "IMAGE" {
-		var object map[string]json.RawMessage
-		if len(config) > 64<<10 || json.Unmarshal(config, &object) != nil || len(object) == 0 {
-			return nil
-		}
-		return config
-	}
-	image := struct {
-		Architecture string          `json:"architecture"`
-		Author       string          `json:"author"`
-		Config       json.RawMessage `json:"config"`
-		Created      time.Time       `json:"created"`
-		OS           string          `json:"os"`
-	}{Config: json.RawMessage("{}")}
-	if json.Unmarshal(config, &image) != nil {
-		return nil
-	}
-	attrs, err := json.Marshal(image)
-	if err != nil {
-		return nil
-	}
-	return attrs
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"berth/appliance/fault"
+	"berth/services/access"
 	"berth/services/artifact"
 	"berth/services/query"
 	"berth/services/reference"
@@ -81,6 +82,9 @@ func (a *API) updateRepository(r *request, in struct {
 }
 
 func (a *API) deleteRepository(r *request, in struct{ repositoryPath }) (empty, error) {
+	if err := r.onTag(access.EveryTag, "repository", "delete"); err != nil {
+		return empty{}, err
+	}
 	return empty{}, a.Artifacts.DeleteRepository(r.Context(), in.whole())
 }
 
@@ -270,10 +274,17 @@ func (a *API) copyArtifact(r *request, in struct {
 		return created{}, err
 	}
 	repo, ref, tags := splitSource(in.From)
-	project, _ := reference.Project(repo)
+	project, rest := reference.Project(repo)
 	source, err := a.Projects.Target(r.Context(), r.principal, project)
 	if err != nil {
 		return created{}, r.hidden(err)
+	}
+	source.Repository = rest
+	for _, tag := range tags {
+		source.Tag = tag
+		if err := r.onTag(tag, "artifact", "create"); err != nil {
+			return created{}, err
+		}
 	}
 	if err := r.require(source, "repository", "pull"); err != nil {
 		return created{}, err
@@ -300,6 +311,10 @@ func splitSource(from string) (repo, ref string, tags []string) {
 }
 
 func (a *API) deleteArtifact(r *request, in struct{ artifactPath }) (empty, error) {
+	// It goes with all its tags.
+	if err := r.onTag(access.EveryTag, "artifact", "delete"); err != nil {
+		return empty{}, err
+	}
 	i, err := a.Artifacts.Artifact(r.Context(), in.whole(), in.Reference, artifact.With{})
 	if err != nil {
 		return empty{}, err
@@ -333,6 +348,9 @@ func (a *API) createTag(r *request, in struct {
 	} `body:""`
 }) (created, error) {
 	if err := reference.CheckTag(in.Body.Name); err != nil {
+		return created{}, err
+	}
+	if err := r.onTag(in.Body.Name, "tag", "create"); err != nil {
 		return created{}, err
 	}
 	i, err := a.Artifacts.Artifact(r.Context(), in.whole(), in.Reference, artifact.With{})

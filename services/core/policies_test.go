@@ -147,3 +147,53 @@ func TestProjectRules(t *testing.T) {
 		t.Error(a.body)
 	}
 }
+
+// A robot that is limited to repositories and tags keeps to them in the REST API.
+func TestLimitedRobot(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.want(b.do("POST", "/api/v2.0/projects", root, `{"project_name":"p"}`), 201)
+	b.push("p/team-a/app", "v1", "one")
+	b.push("p/team-a/app", "latest", "two")
+	b.push("p/other", "v1", "three")
+	const permissions = `"permissions":[{"kind":"project","namespace":"p","repositories":["team-a/**"],"tags":["v*"],"access":[
+		{"resource":"repository","action":"pull"},{"resource":"repository","action":"read"},{"resource":"artifact","action":"read"},{"resource":"artifact","action":"list"},
+		{"resource":"artifact","action":"create"},{"resource":"artifact","action":"delete"},{"resource":"tag","action":"create"},{"resource":"tag","action":"delete"},{"resource":"tag","action":"list"}]}]`
+	b.want(b.do("POST", "/api/v2.0/robots", root, `{"name":"bad","level":"project",`+strings.Replace(permissions, `"artifact","action":"list"`, `"member","action":"list"`, 1)+`}`), 400)
+	made := decode[struct {
+		ID           int64
+		Name, Secret string
+		ExpiresAt    int64 `json:"expires_at"`
+	}](b.want(b.do("POST", "/api/v2.0/robots", root, `{"name":"ci","level":"project",`+permissions+`}`), 201), t)
+	if made.ExpiresAt <= 0 {
+		t.Errorf("a robot without a duration expires at %d, and the setting is 30 days", made.ExpiresAt)
+	}
+	if a := b.want(b.do("GET", fmt.Sprint("/api/v2.0/robots/", made.ID), root, ""), 200); !strings.Contains(a.body, `"repositories":["team-a/**"],"tags":["v*"]`) {
+		t.Error(a.body)
+	}
+	robot := made.Name + ":" + made.Secret
+	const repos = "/api/v2.0/projects/p/repositories"
+	const app = repos + "/team-a%252Fapp"
+	for _, c := range []struct {
+		method, path, body string
+		want               int
+	}{
+		{"GET", app, "", 200}, {"GET", repos + "/other", "", 403}, {"GET", repos, "", 403}, {"GET", "/api/v2.0/projects/p/artifacts", "", 403},
+		{"GET", app + "/artifacts", "", 200}, {"GET", repos + "/other/artifacts", "", 403},
+		{"GET", app + "/artifacts/v1", "", 200}, {"GET", app + "/artifacts/latest", "", 403},
+		{"POST", app + "/artifacts/v1/tags", `{"name":"v2"}`, 201}, {"POST", app + "/artifacts/v1/tags", `{"name":"stable"}`, 403},
+		{"DELETE", app + "/artifacts/v1/tags/v2", "", 200}, {"DELETE", app + "/artifacts/latest/tags/latest", "", 403},
+		{"DELETE", app + "/artifacts/v1", "", 403}, // it goes with all its tags
+		{"POST", app + "/artifacts?from=p/other:v1", "", 403},
+		{"POST", repos + "/other/artifacts?from=p/team-a/app:v1", "", 403},
+		{"POST", repos + "/team-a%252Fcopy/artifacts?from=p/team-a/app:v1", "", 201},
+		{"POST", repos + "/team-a%252Fcopy/artifacts?from=p/team-a/app:latest", "", 403},
+	} {
+		if a := b.do(c.method, c.path, robot, c.body); a.status != c.want {
+			t.Errorf("%s %s %s: %d, want %d: %s", c.method, c.path, c.body, a.status, c.want, a.body)
+		}
+	}
+	if a := b.do("GET", "/api/v2.0/repositories", robot, ""); strings.Contains(a.body, "p/other") {
+		t.Errorf("a list of all repositories shows what the robot may not see: %s", a.body)
+	}
+}

@@ -94,7 +94,7 @@ type robotBody struct {
 	Name        string              `json:"name"`
 	Description string              `json:"description"`
 	Level       string              `json:"level"`
-	Duration    int                 `json:"duration"`
+	Duration    *int                `json:"duration" doc:"days; -1 is for ever; if absent, the setting robot_token_duration"`
 	Disable     bool                `json:"disable"`
 	Secret      string              `json:"secret"`
 	Permissions []access.Permission `json:"permissions"`
@@ -125,10 +125,23 @@ func (a *API) createRobot(r *request, in struct {
 	if err := r.require(target, "robot", "create"); err != nil {
 		return created{}, err
 	}
+	days, err := a.robotDays(r, b.Duration)
+	if err != nil {
+		return created{}, err
+	}
 	made, secret, err := a.Accounts.CreateRobot(r.Context(), r.principal, account.NewRobot{Name: b.Name, Description: b.Description,
-		Level: b.Level, Permissions: b.Permissions, Duration: b.Duration, Disabled: b.Disable, Secret: b.Secret})
+		Level: b.Level, Permissions: b.Permissions, Duration: days, Disabled: b.Disable, Secret: b.Secret})
 	return created{fmt.Sprintf("%s/robots/%d", v2, made.ID),
 		createdRobot{moment(made.Created), expiry(made.Expires), made.ID, made.Name, secret.Reveal()}}, err
+}
+
+// robotDays is how long a new robot lives: what is asked for, or else the setting.
+func (a *API) robotDays(r *request, asked *int) (int, error) {
+	if asked != nil {
+		return *asked, nil
+	}
+	s, err := a.Configuration.Current(r.Context())
+	return int(s.RobotDuration), err
 }
 
 // robotFor finds a robot that the caller may do something with.
@@ -163,8 +176,12 @@ func (a *API) updateRobot(r *request, in struct {
 	if b.Name != found.Name || b.Level != found.Level {
 		return empty{}, fault.New(fault.Invalid, "cannot update the level or name of robot")
 	}
+	days := found.Duration
+	if b.Duration != nil {
+		days = *b.Duration
+	}
 	return empty{}, a.Accounts.UpdateRobot(r.Context(), r.principal, in.ID,
-		account.RobotChange{Description: b.Description, Permissions: b.Permissions, Duration: b.Duration, Disabled: b.Disable})
+		account.RobotChange{Description: b.Description, Permissions: b.Permissions, Duration: days, Disabled: b.Disable})
 }
 
 type robotSecret struct {

@@ -9,6 +9,7 @@ import (
 
 	"berth/appliance/fault"
 	"berth/services/access"
+	"berth/services/reference"
 )
 
 // route is a row of the API's table.
@@ -88,9 +89,27 @@ func (a *API) admit(p policy, r *request) error {
 		if err != nil {
 			return err
 		}
+		r.narrow()
 		return r.require(r.target, p.resource, p.action)
 	}
 	return r.denied()
+}
+
+// narrow makes the target what the path names within the project, which robots
+// may be limited to.
+func (r *request) narrow() {
+	r.target.Repository = unescape(r.PathValue("repository_name"))
+	r.target.Tag = unescape(r.PathValue("tag_name"))
+	if ref := unescape(r.PathValue("reference")); r.target.Tag == "" && !reference.IsDigest(ref) {
+		r.target.Tag = ref
+	}
+}
+
+// onTag is require for another tag of the repository in the path.
+func (r *request) onTag(tag, resource, action string) error {
+	t := r.target
+	t.Tag = tag
+	return r.require(t, resource, action)
 }
 
 // endpoint is a handler, with its types for the OpenAPI document.

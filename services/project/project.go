@@ -187,7 +187,8 @@ func Visible(w *query.Where, p access.Principal, alias string) {
 func robotProjects(p access.Principal) (names []string, all bool) {
 	names = []string{}
 	for _, b := range p.Permissions {
-		if b.Kind == "project" {
+		// Who is limited to some repositories of a project is not shown lists of all.
+		if b.Kind == "project" && len(b.Repositories) == 0 {
 			names = append(names, b.Namespace)
 			all = all || b.Namespace == "*"
 		}

@@ -80,35 +80,46 @@ func cutScheme(header, scheme string) (string, bool) {
 
 func tokenIdentity(t *token.Verified) Identity {
 	id := Identity{User: t.User}
+	limited := false
 	for i := range t.Access {
 		if t.Access[i].Type == "registry" && t.Access[i].Name == "catalog" {
 			id.Catalog = slices.Contains(t.Access[i].Actions, "*")
 		}
+		limited = limited || len(t.Access[i].Tags) > 0
 	}
-	id.May = func(_ context.Context, repo string) (Actions, error) {
-		var may Actions
+	may := func(repo, tag string) (may Actions) {
 		for i := range t.Access {
-			if t.Access[i].Name == repo && t.Access[i].Type == "repository" {
-				may |= actionBits(t.Access[i].Actions)
+			if a := &t.Access[i]; a.Name == repo && a.Type == "repository" && (tag == "" || len(a.Tags) == 0 || access.MatchTag(a.Tags, tag)) {
+				may |= actionBits(a.Actions)
 			}
 		}
-		return may, nil
+		return may
+	}
+	id.May = func(_ context.Context, repo string) (Actions, error) { return may(repo, ""), nil }
+	if limited {
+		id.MayTag = func(_ context.Context, repo, tag string) (Actions, error) { return may(repo, tag), nil }
 	}
 	return id
 }
 
 func (a *Auth) basicIdentity(who access.Principal) Identity {
-	return Identity{
-		User: who.Name, Basic: true, Catalog: len(access.CatalogActions(who)) > 0,
-		May: func(ctx context.Context, repo string) (Actions, error) {
-			name, _ := reference.Project(repo)
-			target, err := a.Projects.Target(ctx, who, name)
-			if err != nil {
-				return 0, err
-			}
-			return actionBits(access.Actions(who, target)), nil
-		},
+	may := func(ctx context.Context, repo, tag string) (Actions, error) {
+		name, rest := reference.Project(repo)
+		target, err := a.Projects.Target(ctx, who, name)
+		if err != nil {
+			return 0, err
+		}
+		target.Repository, target.Tag = rest, tag
+		return actionBits(access.Actions(who, target)), nil
 	}
+	id := Identity{
+		User: who.Name, Basic: true, Catalog: len(access.CatalogActions(who)) > 0,
+		May: func(ctx context.Context, repo string) (Actions, error) { return may(ctx, repo, "") },
+	}
+	if slices.ContainsFunc(who.Permissions, func(b access.Permission) bool { return len(b.Tags) > 0 }) {
+		id.MayTag = may
+	}
+	return id
 }
 
 func actionBits(names []string) (a Actions) {

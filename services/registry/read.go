@@ -57,6 +57,9 @@ func (s *Server) findManifest(c *call) (artifact.Manifest, error) {
 		return artifact.Manifest{}, fault.Wrap(fault.NotFound, artifact.ErrManifestUnknown, "there can be no such tag").
 			WithHint("a tag has at most %d letters, digits, '_', '.' and '-'", reference.MaxTag)
 	}
+	if err := c.onTags(Pull, c.arg); err != nil {
+		return artifact.Manifest{}, err
+	}
 	return s.Artifacts.Tagged(c.r.Context(), c.name, c.arg)
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/maypok86/otter/v2"
 
 	"berth/appliance/fault"
+	"berth/services/access"
 	"berth/services/artifact"
 	"berth/services/blob"
 	"berth/services/event"
@@ -54,7 +55,11 @@ type Identity struct {
 	Basic     bool   // a name and a password came, not a token
 	// May gives the actions allowed in a repository.
 	// Errors: NotFound (no such project), Unavailable.
-	May     func(ctx context.Context, repo string) (Actions, error)
+	May func(ctx context.Context, repo string) (Actions, error)
+	// MayTag gives the actions that are allowed on one tag of a repository, or on
+	// all at once (access.EveryTag). Nil: the same as May, which gives those that
+	// are allowed on some tag. Errors: as May.
+	MayTag  func(ctx context.Context, repo, tag string) (Actions, error)
 	Catalog bool // may list all repositories
 }
 
@@ -216,6 +221,30 @@ func (s *Server) writable(ctx context.Context) error {
 		err = fault.New(fault.Forbidden, "the registry is read-only for now").WithHint("pulls go on; try again when an administrator has ended the maintenance")
 	}
 	return err
+}
+
+// onTags refuses what the caller may do in the repository, but not with these
+// tags: a robot's rights can be limited to patterns of tags.
+func (c *call) onTags(need Actions, tags ...string) error {
+	if c.who.MayTag == nil {
+		return nil
+	}
+	for _, tag := range tags {
+		may, err := c.who.MayTag(c.r.Context(), c.name, tag)
+		if err != nil {
+			return err
+		}
+		if may&need != 0 {
+			continue
+		}
+		what := "the tag " + tag
+		if tag == access.EveryTag {
+			what = "a whole artifact"
+		}
+		return fault.New(fault.Forbidden, "%s is limited to tags that match a pattern, and may not %s %s of %s", c.who.User, need, what, c.name).
+			WithHint("the robot's permissions name the patterns")
+	}
+	return nil
 }
 
 var methodFault = &fault.Error{Kind: fault.Unsupported, Text: "the method is not allowed here"}

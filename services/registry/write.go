@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"berth/appliance/fault"
+	"berth/services/access"
 	"berth/services/artifact"
 	"berth/services/blob"
 	"berth/services/reference"
@@ -23,6 +24,9 @@ const maxTags = 100
 func (s *Server) putManifest(c *call) error {
 	push, err := s.readPush(c)
 	if err != nil {
+		return err
+	}
+	if err := c.onTags(Push, push.Tags...); err != nil {
 		return err
 	}
 	done, err := s.Artifacts.PutManifest(c.r.Context(), push)
@@ -119,9 +123,13 @@ func (s *Server) deleteManifest(c *call) error {
 		if d, err = reference.ParseDigest(c.arg); err != nil {
 			return err
 		}
-		err = s.Artifacts.DeleteManifest(c.r.Context(), c.name, d)
+		if err = c.onTags(Delete, access.EveryTag); err == nil {
+			err = s.Artifacts.DeleteManifest(c.r.Context(), c.name, d)
+		}
 	} else if err = reference.CheckTag(c.arg); err == nil {
-		err = s.Artifacts.DeleteTag(c.r.Context(), c.name, c.arg)
+		if err = c.onTags(Delete, c.arg); err == nil {
+			err = s.Artifacts.DeleteTag(c.r.Context(), c.name, c.arg)
+		}
 	}
 	if err != nil {
 		return err

@@ -30,6 +30,9 @@ type Access struct {
 	Type    string   `json:"type"` // "repository" or "registry"
 	Name    string   `json:"name"`
 	Actions []string `json:"actions"`
+	// Tags are patterns that the actions are limited to, where they name a tag;
+	// none is no limit. Another entry for the same name may have more actions.
+	Tags []string `json:"tags,omitempty"`
 }
 
 // claims are the token's content (RFC 7519). aud is a plain string, as Harbor

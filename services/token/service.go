@@ -160,9 +160,10 @@ func (s *Service) issue(ctx context.Context, a asked, r *http.Request) (Token, e
 // grant cuts what was asked for down to what is allowed. What does not exist
 // and what is forbidden look the same: no actions.
 func (s *Service) grant(ctx context.Context, who access.Principal, scopes []scope) ([]Access, error) {
-	granted := make([]Access, len(scopes))
-	for i, sc := range scopes {
+	granted := make([]Access, 0, len(scopes))
+	for _, sc := range scopes {
 		var allowed []string
+		var limited []access.TagGrant
 		switch sc.Type {
 		case "registry":
 			if sc.Name == "catalog" {
@@ -172,16 +173,20 @@ func (s *Service) grant(ctx context.Context, who access.Principal, scopes []scop
 			if reference.CheckName(sc.Name) != nil {
 				break
 			}
-			name, _ := reference.Project(sc.Name)
+			name, rest := reference.Project(sc.Name)
 			target, err := s.Projects.Target(ctx, who, name)
 			if err != nil && !fault.Is(err, fault.NotFound) {
 				return nil, err
 			}
 			if err == nil {
-				allowed = access.Actions(who, target)
+				target.Repository, target.Tag = rest, access.EveryTag
+				allowed, limited = access.Actions(who, target), access.TagGrants(who, target)
 			}
 		}
-		granted[i] = Access{sc.Type, sc.Name, intersect(sc.Actions, allowed)}
+		granted = append(granted, Access{Type: sc.Type, Name: sc.Name, Actions: intersect(sc.Actions, allowed)})
+		for _, l := range limited {
+			granted = append(granted, Access{sc.Type, sc.Name, intersect(sc.Actions, l.Actions), l.Tags})
+		}
 	}
 	return granted, nil
 }
