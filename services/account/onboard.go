@@ -122,8 +122,16 @@ func joinGroups(ctx context.Context, tx pgx.Tx, p *access.Principal, groups []Gr
 	return err
 }
 
-// Import makes users of directory entries before their first login.
+// Import makes a user of the directory's before its first login. Faults: NotFound;
+// Precondition if the users are not a directory's.
 func (s *Store) Import(ctx context.Context, username string) error {
+	mode, err := s.mode(ctx)
+	if err != nil {
+		return err
+	}
+	if mode != "ldap_auth" {
+		return fault.New(fault.Precondition, "the authentication mode is %s, not ldap_auth", mode)
+	}
 	person, err := s.directory.Find(ctx, username)
 	if err != nil {
 		return err

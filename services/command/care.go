@@ -164,9 +164,9 @@ func (a *app) userList() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.table(asJSON, page.Items, "ID\tNAME\tE-MAIL\tADMINISTRATOR\tSINCE", func(w io.Writer) {
+		return a.table(asJSON, page.Items, "ID\tNAME\tE-MAIL\tFROM\tADMINISTRATOR\tSINCE", func(w io.Writer) {
 			for _, u := range page.Items {
-				fmt.Fprintf(w, "%d\t%s\t%s\t%v\t%s\n", u.ID, u.Username, u.Email, u.Sysadmin, u.Created.Format(time.DateOnly))
+				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%v\t%s\n", u.ID, u.Username, u.Email, u.Source, u.Sysadmin || u.AdminByGroup, u.Created.Format(time.DateOnly))
 			}
 		})
 	})

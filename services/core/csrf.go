@@ -55,9 +55,11 @@ func (a *API) guard(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	token := r.Header.Get(csrfHeader)
-	if token == "" && strings.HasPrefix(r.URL.Path, "/c/") {
+	if strings.HasPrefix(r.URL.Path, "/c/") {
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-		token = r.PostFormValue(csrfField)
+		if token == "" {
+			token = r.PostFormValue(csrfField)
+		}
 	}
 	if token == "" {
 		return fault.New(fault.Forbidden, "CSRF token not found in request")

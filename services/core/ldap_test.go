@@ -40,6 +40,9 @@ func TestLDAP(t *testing.T) {
 	}
 	b.want(b.do("PUT", "/api/v2.0/projects/vault", ben, `{"metadata":{"public":"false"}}`), 200)
 	b.want(b.do("GET", "/api/v2.0/projects/vault", "carl:"+slapdtest.Password, ""), 403)
+	b.id(b.do("POST", "/api/v2.0/projects/vault/members", root, `{"role_id":3,"member_user":{"username":"dora"}}`))
+	b.want(b.do("GET", "/api/v2.0/projects/vault", "dora:"+slapdtest.Password, ""), 200)
+	b.want(b.do("POST", "/api/v2.0/projects/vault/members", root, `{"role_id":3,"member_user":{"username":"nobody"}}`), 404)
 	// A project's administrator cannot make groups up.
 	b.want(b.do("POST", "/api/v2.0/projects/vault/members", anna, `{"role_id":1,"member_group":{"ldap_group_dn":"cn=gone,`+slapdtest.Groups+`"}}`), 404)
 	me := decode[object](b.want(b.do("GET", "/api/v2.0/users/current", anna, ""), 200), t)
@@ -59,7 +62,7 @@ func TestLDAP(t *testing.T) {
 	b.want(carl.do("GET", "/api/v2.0/users/current", ""), 401)
 	s.Stop()
 	b.want(w.do("GET", "/api/v2.0/projects/vault", ""), 200)
-	b.want(b.do("GET", "/api/v2.0/projects/vault", "dora:x", ""), 503)
+	b.want(b.do("GET", "/api/v2.0/projects/vault", "o'neill (x)*:x", ""), 503)
 	b.want(b.do("GET", "/api/v2.0/projects/vault", root, ""), 200)
 }
 

@@ -347,7 +347,7 @@ func (a *API) addMember(r *request, in struct {
 	var err error
 	switch {
 	case b.User.ID != 0 || b.User.Username != "":
-		id, err = a.Projects.AddMember(r.Context(), r.target, b.User.ID, b.User.Username, b.RoleID)
+		id, err = a.addUser(r, b.User.ID, b.User.Username, b.RoleID)
 	case b.Group != userGroup{}:
 		id, err = a.addGroup(r, b.Group, b.RoleID)
 	default:
@@ -355,6 +355,15 @@ func (a *API) addMember(r *request, in struct {
 			WithHint("name it by user_id or username in member_user, or by id, ldap_group_dn or group_name in member_group")
 	}
 	return created{location: strings.TrimSuffix(r.URL.EscapedPath(), "/") + fmt.Sprintf("/%d", id)}, err
+}
+
+// addUser makes a user a member, also one whom only the directory knows yet.
+func (a *API) addUser(r *request, id int64, name string, role access.Role) (int64, error) {
+	mid, err := a.Projects.AddMember(r.Context(), r.target, id, name, role)
+	if fault.Is(err, fault.NotFound) && id == 0 && a.Accounts.Import(r.Context(), name) == nil {
+		return a.Projects.AddMember(r.Context(), r.target, 0, name, role)
+	}
+	return mid, err
 }
 
 // addGroup makes a group a member. One that is not known yet becomes so, as in

@@ -173,7 +173,8 @@ func Visible(w *query.Where, p access.Principal, alias string) {
 	switch {
 	case p.Sysadmin || p.Limit != nil && p.Limit.Sysadmin:
 	case p.Kind == access.User:
-		w.And("("+alias+".public OR EXISTS (SELECT FROM project_members v WHERE v.project_id = "+alias+".id AND (v.user_id = %s OR v.group_id = ANY(%s))))", p.ID, groups(p))
+		w.And("("+alias+".public OR "+alias+".id IN (SELECT v.project_id FROM project_members v WHERE v.user_id = %s UNION ALL "+
+			"SELECT v.project_id FROM project_members v WHERE v.group_id = ANY(%s)))", p.ID, groups(p))
 	case p.Kind == access.Robot:
 		names, all := robotProjects(p)
 		if !all {
