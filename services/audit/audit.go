@@ -109,6 +109,9 @@ func List(ctx context.Context, pool *pgxpool.Pool, scope Scope, q query.Query, a
 		q.Size = countUpTo // nobody reads millions of rows at once, and memory should not have to hold them
 	}
 	before := q.Offset()
+	if err := exactUser(ctx, pool, &q); err != nil {
+		return query.Page[Entry]{}, err
+	}
 	var w query.Where
 	switch {
 	case scope.All:
@@ -148,4 +151,43 @@ func List(ctx context.Context, pool *pgxpool.Pool, scope Scope, q query.Query, a
 		page.Total = before + n
 	}
 	return page, nil
+}
+
+// maxNames is how many names of users exactUser looks at.
+const maxNames = 1000
+
+// exactUser turns a search for a part of a user's name into one for the name, if
+// there is one such name alone: users are few where entries are many, and the
+// index of names gives each once without reading them all.
+func exactUser(ctx context.Context, pool *pgxpool.Pool, q *query.Query) error {
+	for i, t := range q.Terms {
+		if t.Field != "username" || t.Op != query.Contains {
+			continue
+		}
+		rows, err := pool.Query(ctx, `
+			WITH RECURSIVE names (name, n) AS (
+				(SELECT username, 1 FROM audit_events ORDER BY username LIMIT 1)
+				UNION ALL
+				SELECT (SELECT e.username FROM audit_events e WHERE e.username > names.name ORDER BY e.username LIMIT 1), n + 1
+				FROM names WHERE names.name IS NOT NULL AND n < $1)
+			SELECT name FROM names WHERE name IS NOT NULL`, maxNames)
+		if err != nil {
+			return database.Fault(err)
+		}
+		names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return database.Fault(err)
+		}
+		var found []string
+		for _, name := range names {
+			if strings.Contains(strings.ToLower(name), strings.ToLower(t.Values[0])) {
+				found = append(found, name)
+			}
+		}
+		if len(names) < maxNames && len(found) == 1 {
+			q.Terms = slices.Clone(q.Terms)
+			q.Terms[i] = query.Term{Field: t.Field, Op: query.Equal, Values: found}
+		}
+	}
+	return nil
 }
