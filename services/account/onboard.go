@@ -29,10 +29,16 @@ type External struct {
 // and gives the principal. Faults: Forbidden if the name is a user's of another
 // source; Invalid if Berth can have no such name.
 func (s *Store) onboard(ctx context.Context, e External) (p access.Principal, err error) {
-	err = database.InTx(ctx, s.pool, func(tx pgx.Tx) error {
-		p, err = s.onboardIn(ctx, tx, e)
-		return err
-	})
+	for range 2 {
+		err = database.InTx(ctx, s.pool, func(tx pgx.Tx) error {
+			p, err = s.onboardIn(ctx, tx, e)
+			return err
+		})
+		if database.Code(err) != database.UniqueViolation {
+			break
+		}
+		e.Email = "" // somebody else has got the address meanwhile
+	}
 	return p, database.Fault(err)
 }
 

@@ -34,6 +34,7 @@ const (
 	pendingCookie = "berth_oidc_pending"
 	attemptLife   = 10 * time.Minute
 	oidcPath      = "/c/oidc"
+	maxBack       = 1024 // of a path to go to afterwards; a cookie carries it
 )
 
 // attempt is what the browser keeps, sealed, while it is at the provider.
@@ -68,7 +69,7 @@ func (a *API) cookie(r *request, name, value string) *http.Cookie {
 // redirect would lend our name to phishing.
 func local(back string) string {
 	u, err := url.Parse(back)
-	if err != nil || u.IsAbs() || u.Host != "" || !strings.HasPrefix(back, "/") || strings.HasPrefix(back, "//") ||
+	if err != nil || len(back) > maxBack || u.IsAbs() || u.Host != "" || !strings.HasPrefix(back, "/") || strings.HasPrefix(back, "//") ||
 		strings.ContainsFunc(back, func(r rune) bool { return r <= ' ' || r == '\\' || r == 0x7f }) {
 		return "/"
 	}

@@ -246,6 +246,25 @@ func TestSilentServer(t *testing.T) {
 	}
 }
 
+// A directory that does not answer keeps a storm of logins waiting once, not each.
+func TestSilentServerAndManyLogins(t *testing.T) {
+	t.Parallel()
+	for scheme, text := range map[string]string{"ldaps://": "does not begin TLS", "ldap://": "does not answer within 1s"} {
+		s := directory.Settings{URL: scheme + silent(t), BaseDN: "dc=x", UID: "uid", Timeout: time.Second}
+		c := client(t, &s)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // a second each would be more
+		defer cancel()
+		var all sync.WaitGroup
+		for range 400 {
+			all.Go(func() {
+				_, err := c.Login(ctx, "anna", "x")
+				want(t, err, fault.Unavailable, text)
+			})
+		}
+		all.Wait()
+	}
+}
+
 // Connections that a restart of the directory has cut are replaced, and while it
 // is away it is said so.
 func TestRestart(t *testing.T) {

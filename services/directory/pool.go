@@ -26,6 +26,7 @@ const (
 	maxLife     = 15 * time.Minute
 	probeAfter  = 20 * time.Second // an idle connection may be dead without a word
 	defaultWait = 5 * time.Second
+	silence     = 3 * time.Second // before a directory that did not answer is tried again
 )
 
 // conn is a connection, and who it is bound as.
@@ -44,6 +45,8 @@ type pool struct {
 	mu     sync.Mutex
 	idle   []*conn
 	closed bool
+	silent error     // why nobody is let wait for the directory now
+	until  time.Time // when it is tried again
 }
 
 func newPool(s Settings, dial Dial) *pool {
@@ -73,6 +76,9 @@ func (p *pool) do(ctx context.Context, f func(*conn) error) error {
 			return err
 		}
 		c.Close()
+		if timedOut(err) && ctx.Err() == nil {
+			p.givenUp(err)
+		}
 		if fresh || ctx.Err() != nil {
 			return errors.Join(ctx.Err(), err)
 		}
@@ -112,11 +118,32 @@ func (p *pool) take(ctx context.Context) (c *conn, fresh bool, err error) {
 		}
 		return c, false, nil
 	}
+	if err := p.givenUp(nil); err != nil {
+		return nil, true, err
+	}
 	l, err := p.settings.open(ctx, p.dial)
 	if err != nil {
+		if ctx.Err() == nil && timedOut(err) {
+			p.givenUp(err)
+		}
 		return nil, true, err
 	}
 	return &conn{Conn: l, born: time.Now()}, true, nil
+}
+
+// givenUp says whether a directory has just kept somebody waiting in vain: then
+// nobody else waits for it for a moment, or everybody who logs in would. A new
+// reason begins such a moment.
+func (p *pool) givenUp(reason error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if reason != nil {
+		p.silent, p.until = reason, time.Now().Add(silence)
+	}
+	if time.Now().Before(p.until) {
+		return p.silent
+	}
+	return nil
 }
 
 func (p *pool) pop() *conn {

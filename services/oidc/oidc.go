@@ -26,6 +26,7 @@ import (
 
 	gooidc "github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
+	"golang.org/x/sync/singleflight"
 
 	"berth/appliance/fault"
 	"berth/appliance/secret"
@@ -51,8 +52,9 @@ type Client struct {
 	current func(context.Context) (Settings, error)
 	dial    directory.Dial
 
-	mu    sync.Mutex
-	known *provider
+	mu      sync.Mutex
+	known   *provider
+	reading singleflight.Group
 }
 
 // provider is a provider whose description has been read.
@@ -85,14 +87,24 @@ func (c *Client) provider(ctx context.Context) (*provider, error) {
 	if known != nil && known.settings == s && time.Since(known.read) < readAgain {
 		return known, nil
 	}
-	p, err := discover(ctx, s, c.dial)
+	// Strangers can ask for a login page: whoever comes meanwhile waits for the
+	// same answer.
+	read, err, _ := c.reading.Do("", func() (any, error) {
+		p, err := discover(context.WithoutCancel(ctx), s, c.dial)
+		if err == nil {
+			c.mu.Lock()
+			c.known = p
+			c.mu.Unlock()
+		}
+		return p, err
+	})
 	if err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	c.known = p
-	c.mu.Unlock()
-	return p, nil
+	if p := read.(*provider); p.settings == s {
+		return p, nil
+	}
+	return nil, fault.New(fault.Unavailable, "the OIDC provider's settings have just changed").WithHint("try again")
 }
 
 // discover reads a provider's description (OpenID Connect Discovery 1.0 §4).

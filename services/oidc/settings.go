@@ -49,6 +49,9 @@ func (s Settings) scopes() []string {
 func (s Settings) extra() map[string]string {
 	var all map[string]string
 	json.Unmarshal([]byte(s.Extra), &all) // configuration has checked it
+	for _, ours := range []string{"client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge", "code_challenge_method"} {
+		delete(all, ours) // what the login's safety rests on
+	}
 	return all
 }
 
