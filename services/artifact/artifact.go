@@ -9,11 +9,12 @@
 // Garbage collection runs beside pushes. What keeps it from deleting what a push
 // is about to refer to is one order of locks, everywhere:
 //
-//	gc_blobs row → repository → blobs (sorted by digest) → manifests → tags → usage
+//	repository → gc_blobs row → blobs (sorted by digest) → manifests → tags → usage
 //
-// (CommitBlob and Mount share-lock their repository last, by a foreign key. That
-// is no way round the order: whoever holds a repository for itself waits for no
-// blob.) A push that refers to a blob holds it FOR KEY SHARE until it commits (by
+// A repository is held FOR KEY SHARE by whatever adds to it, and FOR UPDATE by
+// whatever takes something away, which so keeps pushes to it off. (A repository
+// lock that comes later, by a foreign key, is one that the transaction has.)
+// A push that refers to a blob holds it FOR KEY SHARE until it commits (by
 // SELECT in PutManifest, by the foreign key of repo_blobs in CommitBlob and
 // Mount); the collector takes it FOR UPDATE, and only then looks, in a statement
 // of its own and so with a fresh snapshot, whether anything refers to it.

@@ -13,19 +13,21 @@ import (
 )
 
 // commitBlob is one statement and so one transaction. The CTEs depend on one
-// another in the order of locks: queue row, blob, link. The link's foreign key
-// holds the blob FOR KEY SHARE, and fails if the collector has just removed it.
-// A healthy row wins over the new object; a damaged one takes it.
+// another in the order of locks: repository, queue row, blob, link. The link's
+// foreign key holds the blob FOR KEY SHARE, and fails if the collector has just
+// removed it. A healthy row wins over the new object; a damaged one takes it.
 const commitBlob = `
-WITH q AS (
-	INSERT INTO gc_blobs (digest, review_after) VALUES ($2, now() + $4)
+WITH p AS (
+	SELECT id FROM repositories WHERE id = $1 AND $3::boolean IS NOT NULL FOR KEY SHARE),
+q AS (
+	INSERT INTO gc_blobs (digest, review_after) SELECT $2, now() + $4 FROM p
 	ON CONFLICT (digest) DO UPDATE SET review_after = EXCLUDED.review_after, attempts = 0
 	RETURNING digest),
 ` + storeBlob + `
-SELECT $1::bigint, false, EXISTS (SELECT FROM b), COALESCE((SELECT storage_key FROM old), ''), COALESCE((SELECT size FROM old), 0), NULL::bigint
-WHERE $3::boolean IS NOT NULL`
+SELECT 0::bigint, false, EXISTS (SELECT FROM b), COALESCE((SELECT storage_key FROM old), ''), COALESCE((SELECT size FROM old), 0), NULL::bigint FROM p`
 
-// commitCounted is commitBlob in a project that has a limit or is read-only.
+// commitCounted takes the same arguments, of which commitBlob needs $3 for nothing,
+// and is commitBlob in a project that has a limit or is read-only.
 const commitCounted = `
 WITH p AS (` + gate + `),
 q AS (
@@ -105,20 +107,22 @@ func (s *Store) CommitBlob(ctx context.Context, repo string, blob Blob, verified
 // the collector. A review that is due soon is put off; a blob without one is
 // referred to, and would be reviewed Times.Grace after its last manifest went.
 const mount = `
-WITH q AS (
-	UPDATE gc_blobs SET review_after = now() + $4, attempts = 0 WHERE digest = $2 AND review_after < now() + $6
+WITH p AS (
+	SELECT id FROM repositories WHERE id = $1 AND $3::boolean IS NOT NULL FOR KEY SHARE),
+q AS (
+	UPDATE gc_blobs SET review_after = now() + $4, attempts = 0 WHERE digest = $2 AND review_after < now() + $6 AND EXISTS (SELECT FROM p)
 	RETURNING digest),
 src AS (
-	SELECT b.digest FROM blobs b
+	SELECT b.digest FROM p, blobs b
 	JOIN repo_blobs rb ON rb.digest = b.digest AND rb.repo_id = (SELECT id FROM repositories WHERE name = $5)
-	WHERE b.digest = $2 AND b.damaged_at IS NULL AND rb.deleted_at IS NULL AND (SELECT count(*) FROM q) >= 0 AND $3::boolean IS NOT NULL),
+	WHERE b.digest = $2 AND b.damaged_at IS NULL AND rb.deleted_at IS NULL AND (SELECT count(*) FROM q) >= 0),
 l AS (
 	INSERT INTO repo_blobs (repo_id, digest) SELECT $1, digest FROM src
 	ON CONFLICT (repo_id, digest) DO UPDATE SET deleted_at = NULL
 	RETURNING digest)
-SELECT $1::bigint, false, EXISTS (SELECT FROM l), NULL::bigint`
+SELECT 0::bigint, false, EXISTS (SELECT FROM l), NULL::bigint FROM p`
 
-// mountCounted is mount in a project that has a limit or is read-only. If the
+// mountCounted takes the same arguments, and is mount in a project that has a limit or is read-only. If the
 // blob counts from now on it is reviewed in any case: then it counts no more,
 // unless a manifest refers to it.
 const mountCounted = `
@@ -161,7 +165,7 @@ func (s *Store) Mount(ctx context.Context, repo, from string, d reference.Digest
 		var at place
 		err = s.Pool.QueryRow(ctx, sql, r.id, d.Bytes(), s.limits(ctx), s.Times.Grace, from, s.margin()).
 			Scan(&at.project, &at.readOnly, &done, &at.passed)
-		if database.Code(err) == database.ForeignKeyViolation || errors.Is(err, pgx.ErrNoRows) {
+		if code := database.Code(err); code == database.ForeignKeyViolation || code == "40P01" || errors.Is(err, pgx.ErrNoRows) {
 			s.repos.Invalidate(repo)
 			continue
 		}

@@ -242,6 +242,7 @@ func (s *Store) sweep(ctx context.Context, limit int, remove func(context.Contex
 // then finds their blobs. The caller has checked that nothing live is left.
 func PurgeProject(ctx context.Context, tx pgx.Tx, projectID int64, grace time.Duration) error {
 	batch := &pgx.Batch{}
+	batch.Queue(`SELECT FROM repositories WHERE project_id = $1 ORDER BY id FOR UPDATE`, projectID)
 	batch.Queue(`INSERT INTO gc_blobs (digest, review_after)
 		SELECT DISTINCT mb.digest, now() + $2 FROM manifest_blobs mb JOIN manifests m ON m.id = mb.manifest_id
 		JOIN repositories r ON r.id = m.repo_id WHERE r.project_id = $1 ORDER BY 1 ON CONFLICT (digest) DO UPDATE SET attempts = 0`, projectID, grace)

@@ -228,16 +228,16 @@ const setHasManifests = `UPDATE repositories SET updated_at = now(),
 // repository refers to it.
 func (s *Store) DeleteBlob(ctx context.Context, repo string, d reference.Digest) error {
 	err := s.retryTx(ctx, func(tx pgx.Tx) error {
-		// A review that is due already has somebody's promise behind its time.
-		_, err := tx.Exec(ctx, `INSERT INTO gc_blobs (digest, review_after) VALUES ($1, now() + $2)
-			ON CONFLICT (digest) DO UPDATE SET attempts = 0`, d.Bytes(), s.Times.Grace)
-		if err != nil {
-			return err
-		}
 		r, err := lockRepo(ctx, tx, repo)
 		if errors.Is(err, ErrNameUnknown) {
 			return blobUnknown(repo, d)
 		}
+		if err != nil {
+			return err
+		}
+		// A review that is due already has somebody's promise behind its time.
+		_, err = tx.Exec(ctx, `INSERT INTO gc_blobs (digest, review_after) VALUES ($1, now() + $2)
+			ON CONFLICT (digest) DO UPDATE SET attempts = 0`, d.Bytes(), s.Times.Grace)
 		if err != nil {
 			return err
 		}

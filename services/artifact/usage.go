@@ -29,7 +29,7 @@ import (
 // gate begins statements that write to a repository ($1): its project, whether
 // that may be written to, and whether its quota binds ($3: quotas are enforced).
 const gate = `SELECT p.id, p.read_only, p.storage_limit >= 0 AND $3::boolean AS limited
-	FROM repositories r JOIN projects p ON p.id = r.project_id WHERE r.id = $1`
+	FROM repositories r JOIN projects p ON p.id = r.project_id WHERE r.id = $1 FOR KEY SHARE OF r`
 
 // place is what a statement has told of the project that it wrote to.
 type place struct {

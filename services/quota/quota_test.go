@@ -314,14 +314,23 @@ func TestRefusedPushesLeaveNothing(t *testing.T) {
 }
 
 // After any sequence of operations, with deletions, restores and the collector
-// beside pushes, the counter is what a recount finds.
+// beside pushes, the counter is what a recount finds; also if the database's
+// connections die in the middle of them.
 func TestCounterIsExact(t *testing.T) {
-	t.Parallel()
+	for name, kill := range map[string]bool{"undisturbed": false, "connections die": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			counterIsExact(t, kill)
+		})
+	}
+}
+
+func counterIsExact(t *testing.T, kill bool) {
 	b := setup(t, artifact.Times{Grace: 1, TombGrace: 1, Trash: time.Hour})
 	b.limit(1, 3000)
 	ctx, stop := context.WithTimeout(b.ctx, 6*time.Second)
 	defer stop()
-	var done, refused atomic.Int64
+	var done, refused, killed atomic.Int64
 	var wg sync.WaitGroup
 	for worker := range 8 {
 		wg.Go(func() {
@@ -333,6 +342,8 @@ func TestCounterIsExact(t *testing.T) {
 				case errors.Is(err, artifact.ErrQuota):
 					refused.Add(1)
 				case fault.Is(err, fault.NotFound), fault.Is(err, fault.Conflict), fault.Is(err, fault.Unavailable):
+				case kill:
+					killed.Add(1)
 				default:
 					t.Error(err)
 				}
@@ -341,17 +352,25 @@ func TestCounterIsExact(t *testing.T) {
 	}
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			if err := quota.Gather(b.ctx, b.pool); err != nil {
+			if err := quota.Gather(b.ctx, b.pool); err != nil && !kill {
 				t.Error(err)
 			}
-			if used := b.used(1); used > 3000 || used < 0 {
-				t.Errorf("%d bytes are used", used)
+			if q, err := b.Quota(b.ctx, 1); err == nil && (q.Used > 3000 || q.Used < 0) || err != nil && !kill {
+				t.Errorf("%d bytes are used (%v)", q.Used, err)
+			}
+			if kill {
+				b.pool.Exec(b.ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+					WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle' ORDER BY random() LIMIT 2`)
 			}
 			time.Sleep(20 * time.Millisecond)
 		}
 	})
 	wg.Wait()
-	t.Logf("%d operations, %d refused by the quota", done.Load(), refused.Load())
+	var deadlocks int
+	if err := b.pool.QueryRow(b.ctx, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`).Scan(&deadlocks); err != nil && !kill {
+		t.Error(err)
+	}
+	t.Logf("%d operations, %d refused by the quota, %d cut off, %d deadlocks", done.Load(), refused.Load(), killed.Load(), deadlocks)
 	if done.Load() < 200 || refused.Load() < 10 {
 		t.Error("too little happened to prove anything")
 	}
