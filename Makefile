@@ -46,14 +46,16 @@ fmt: ## fail if a Go file is not formatted
 
 vet:
 	$(GO) vet ./...
+	cd tests/goclient && $(GO) vet ./...
 
 staticcheck:
 	@$$(tests/tools/build.sh)/staticcheck ./...
 
 test: test-deps tools fmt vet build ## everything, on this machine; ends by naming what was skipped, and why
 	@$(GO) build -o bin/testreport ./tests/cmd/testreport
-	@set -o pipefail; BERTH_BIN=$(CURDIR)/bin/berth \
-		$(GO) test -count=1 -json -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_PACKAGES) 2>&1 | bin/testreport
+	@set -o pipefail; export BERTH_BIN=$(CURDIR)/bin/berth; { \
+		$(GO) test -count=1 -json -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_PACKAGES); failed=$$?; \
+		cd tests/goclient && $(GO) test -count=1 -json -timeout $(TEST_TIMEOUT) ./... && exit $$failed; } 2>&1 | bin/testreport
 
 race: tools ## everything again with the race detector, in Berth as in the tests, in random order (needs gcc)
 	@mkdir -p bin

@@ -6,6 +6,8 @@ package goclient
 import (
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -40,7 +42,12 @@ func (c *calls) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func start(t *testing.T) *world {
 	t.Helper()
-	s := berthtest.Start(t, berthtest.Options{Args: serverArgs})
+	// The target of webhooks is this test.
+	config := filepath.Join(t.TempDir(), "berth.yaml")
+	if err := os.WriteFile(config, []byte("allow_targets: [127.0.0.1]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := berthtest.Start(t, berthtest.Options{Args: []string{"--config", config}})
 	w := &world{T: t, server: s, admin: s.Admin(t), calls: &calls{next: s.Client(t).Transport}}
 	w.HarborAPI = w.as(w.admin)
 	return w

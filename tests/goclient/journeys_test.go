@@ -11,9 +11,6 @@ import (
 	"testing"
 )
 
-// serverArgs let webhooks reach the test's own server.
-var serverArgs []string
-
 // TestJourneys goes through Harbor's API as its users do, and then checks that
 // nothing of it was left out.
 func TestJourneys(t *testing.T) {
