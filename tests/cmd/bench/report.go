@@ -52,13 +52,15 @@ func (f figure) cost(u unit) float64 {
 		return f.CPU.Seconds() / (float64(f.Bytes) / (1 << 30))
 	case memory:
 		return float64(f.Peak) / (1 << 20)
+	case clock:
+		return f.Took.Seconds() * 1000 / float64(f.Ops)
 	}
 	return f.CPU.Seconds() * 1000 / float64(f.Ops)
 }
 
 // rate is MiB/s of large transfers, else operations a second.
 func (f figure) rate(u unit) float64 {
-	if u == perOp {
+	if u == perOp || u == clock {
 		return float64(f.Ops) / f.Took.Seconds()
 	}
 	return float64(f.Bytes) / (1 << 20) / f.Took.Seconds()

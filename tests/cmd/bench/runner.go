@@ -98,6 +98,7 @@ func (r *runner) measure(ctx context.Context) error {
 		}
 		if r.quick {
 			s.ops = max(s.ops/10, min(s.ops, s.workers))
+			s.rows /= 100
 		}
 		fmt.Fprintf(r.progress, "%5.0f s  %s\n", time.Since(began).Seconds(), s.title)
 		row, err := r.scenario(ctx, s, prepared)

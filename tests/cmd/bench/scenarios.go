@@ -15,6 +15,7 @@ const (
 	perOp  unit = "ms"      // for one operation
 	perGiB unit = "s/GiB"   // for what was moved
 	memory unit = "MiB RSS" // the peak; processor time is beside the point
+	clock  unit = "ms wait" // for one operation, by the clock
 )
 
 // A scenario is one line of the table.
@@ -28,6 +29,7 @@ type scenario struct {
 	secure  bool          // over TLS
 	admin   bool          // needs the administrator's password
 	lasting bool          // the first repository is not emptied between rounds
+	rows    int           // of the list that is read; a hundredth of them with -quick
 	late    time.Duration // what is done on a timer after an operation, and belongs to it, is done by then
 	servers []string
 	target  float64 // in units, from the design; 0: none
@@ -56,6 +58,7 @@ func scenarios() []scenario {
 	list = append(list, blobReads()...)
 	list = append(list, pushes()...)
 	list = append(list, lists()...)
+	list = append(list, api()...)
 	return append(list, crowd())
 }
 
@@ -116,6 +119,22 @@ func lists() []scenario {
 			repos: tagsRepo(100_000), begin: fillTags(100_000), do: page(100_000)},
 		{name: "catalog-walk", title: "catalog of 5,000 repositories, 100 a page, walk", unit: perOp, workers: 1, ops: 8, servers: both, admin: true, target: 15,
 			begin: fillCatalog, do: walk("/v2/_catalog?n=100", 50)},
+	}
+}
+
+// api is Harbor's REST API, with a name and a password in every request.
+func api() []scenario {
+	return []scenario{
+		{name: "api-basic", title: "REST call with name and password, after the first", unit: perOp, workers: 4, ops: 4000, servers: oneself, admin: true, target: 2,
+			do: func(ctx context.Context, _ *stage, c *load.Client, _ int) error {
+				return c.Get(ctx, "/api/v2.0/users/current", -1)
+			}},
+		{name: "api-artifacts", title: "a page of 100 artifacts out of 100,000, with tags and labels", unit: perOp, workers: 1, ops: 200, servers: oneself, admin: true, target: 10,
+			rows: 100_000, begin: fillArtifacts, do: artifactPage},
+		{name: "api-audit", title: "a page of 100 audit entries out of 10 million", unit: perOp, workers: 1, ops: 200, servers: oneself, admin: true, target: 20,
+			rows: 10_000_000, begin: fillTrail, do: trailPage},
+		{name: "webhook", title: "from a push to its webhook's delivery", unit: clock, workers: 1, ops: 40, servers: oneself, target: 1000, lasting: true,
+			repos: func(int) []string { return []string{"hooked/app"} }, begin: hook, fresh: freshManifests, do: pushAndHear},
 	}
 }
 

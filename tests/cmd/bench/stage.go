@@ -17,12 +17,14 @@ type stage struct {
 	repos    []string // to be authorised for; those of a scenario that pushes are emptied after each round
 	ops      int      // of this round
 
-	blobs   []load.Blob  // to pull, or to mount
-	fresher []load.Blob  // to push in this round
-	images  []load.Image // to pull, or to push in this round
-	source  *load.Source // of the blobs to push
-	serial  int          // of manifests
-	pushed  []string     // digests that this round brings
+	blobs   []load.Blob   // to pull, or to mount
+	fresher []load.Blob   // to push in this round
+	images  []load.Image  // to pull, or to push in this round
+	source  *load.Source  // of the blobs to push
+	serial  int           // of manifests
+	pushed  []string      // digests that this round brings
+	heard   chan struct{} // a webhook's deliveries
+	ends    func()        // what else is to be closed
 }
 
 // newStage prepares a scenario.
@@ -107,5 +109,8 @@ func (st *stage) keep() []string {
 func (st *stage) close() {
 	for _, c := range st.clients {
 		c.Close()
+	}
+	if st.ends != nil {
+		st.ends()
 	}
 }
