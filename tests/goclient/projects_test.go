@@ -108,7 +108,7 @@ func labels(w *world) {
 	id := lastID(w, made.Location)
 	_, err = w.Label.ListLabels(ctx, label.NewListLabelsParams())
 	w.refused(400, err)
-	list, err := w.Label.ListLabels(ctx, label.NewListLabelsParams().WithScope(pointer("g")))
+	list, err := w.Label.ListLabels(ctx, label.NewListLabelsParams().WithScope(pointer("g")).WithName(pointer("blue")))
 	w.need(err)
 	if len(list.Payload) != 1 || list.Payload[0].ID != id {
 		w.Errorf("%+v", list.Payload)

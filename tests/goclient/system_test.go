@@ -79,8 +79,11 @@ func settings(w *world) {
 	_, err = w.Configure.GetInternalconfig(ctx, configure.NewGetInternalconfigParams())
 	w.refused(401, err)
 	// Nothing of a directory is set up: each says so in its way.
-	_, err = w.Ldap.PingLdap(ctx, ldap.NewPingLdapParams())
-	w.refused(400, err)
+	pong, err := w.Ldap.PingLdap(ctx, ldap.NewPingLdapParams())
+	w.need(err)
+	if pong.Payload.Success || pong.Payload.Message == "" {
+		w.Errorf("%+v", pong.Payload)
+	}
 	_, err = w.Ldap.SearchLdapUser(ctx, ldap.NewSearchLdapUserParams().WithUsername(pointer("x")))
 	w.refused(400, err)
 	_, err = w.Ldap.SearchLdapGroup(ctx, ldap.NewSearchLdapGroupParams().WithGroupname(pointer("x")))
