@@ -88,11 +88,21 @@ func (a *API) searchLDAPUsers(r *request, in struct {
 	Username string `query:"username" doc:"a login name; absent: all"`
 }) ([]ldapUser, error) {
 	people, err := a.Directory.Search(r.Context(), in.Username)
+	err = unset(err)
 	users := make([]ldapUser, len(people))
 	for i, p := range people {
 		users[i] = ldapUser{p.Email, p.Realname, p.Username}
 	}
 	return users, err
+}
+
+// unset makes a directory that is not set up a 400, which is what Harbor's
+// clients know of these routes.
+func unset(err error) error {
+	if f := fault.Of(err); err != nil && f.Kind == fault.Precondition {
+		return &fault.Error{Kind: fault.Invalid, Field: f.Field, Text: f.Text, Hint: f.Hint, Err: err}
+	}
+	return err
 }
 
 type failedImport struct {
@@ -115,7 +125,7 @@ func (a *API) importLDAPUsers(r *request, in struct {
 	for _, uid := range in.Body.UIDs {
 		if err := a.Accounts.Import(r.Context(), uid); err != nil {
 			if kind := fault.Of(err).Kind; kind == fault.Unavailable || kind == fault.Precondition || kind == fault.Internal {
-				return nil, err // no use in trying the others
+				return nil, unset(err) // no use in trying the others
 			}
 			failed = append(failed, failedImport{fault.Of(err).Text, uid})
 		}
@@ -139,6 +149,7 @@ func (a *API) searchLDAPGroups(r *request, in struct {
 	} else {
 		found, err = a.Directory.SearchGroups(r.Context(), in.Name)
 	}
+	err = unset(err)
 	groups := make([]userGroup, len(found))
 	for i, g := range found {
 		groups[i] = userGroup{Name: g.Name, Type: account.LDAPGroup, LDAPDN: g.DN}

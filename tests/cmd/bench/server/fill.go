@@ -31,7 +31,7 @@ func (b *Berth) Artifacts(ctx context.Context, repo string, count int) error {
 			SELECT r.id, '\x01'::bytea || sha256(n::text::bytea), m.media_type, m.size, m.total_size, m.payload, now() - n * interval '1 second'
 			FROM repositories r JOIN manifests m ON m.repo_id = r.id, generate_series(1, %d) AS n WHERE r.name = $1`, count),
 		`INSERT INTO tags (repo_id, name, manifest_id) SELECT r.id, 't' || m.id, m.id FROM repositories r JOIN manifests m ON m.repo_id = r.id WHERE r.name = $1`,
-		`INSERT INTO labels (name, scope) SELECT 'label' || n, 'g' FROM generate_series(1, 10) AS n WHERE $1 <> ''`,
+		`INSERT INTO labels (name) SELECT 'label' || n FROM generate_series(1, 10) AS n WHERE $1 <> ''`,
 		`INSERT INTO artifact_labels (manifest_id, label_id) SELECT m.id, l.id FROM repositories r JOIN manifests m ON m.repo_id = r.id, labels l
 			WHERE r.name = $1 AND m.id % 10 = 0`,
 		`ANALYZE manifests`, `ANALYZE tags`, `ANALYZE artifact_labels`,
