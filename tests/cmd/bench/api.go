@@ -12,14 +12,26 @@ import (
 	"berth/tests/cmd/bench/server"
 )
 
+func artifactsRepo(int) []string { return []string{"library/artifacts"} }
+
 func fillArtifacts(ctx context.Context, st *stage) error {
+	if !st.once("artifacts") {
+		return nil
+	}
 	return st.server.(*server.Berth).Artifacts(ctx, st.repos[0], st.rows)
 }
 
-// artifactPage asks for pages all over a repository's list.
-func artifactPage(ctx context.Context, st *stage, c *load.Client, i int) error {
-	return c.Get(ctx, fmt.Sprintf("/api/v2.0/projects/library/repositories/api-artifacts/artifacts?with_tag=true&with_label=true&page_size=100&page=%d",
-		1+i*7919%(st.rows/100)), -1)
+// artifactPage asks for the first pages of a repository's list, or with 0 for
+// pages all over it.
+func artifactPage(first int) func(context.Context, *stage, *load.Client, int) error {
+	return func(ctx context.Context, st *stage, c *load.Client, i int) error {
+		pages := st.rows / 100
+		if first > 0 {
+			pages = min(first, pages)
+		}
+		return c.Get(ctx, fmt.Sprintf("/api/v2.0/projects/library/repositories/artifacts/artifacts?with_tag=true&with_label=true&page_size=100&page=%d",
+			1+i*7919%pages), -1)
+	}
 }
 
 func fillTrail(ctx context.Context, st *stage) error {
@@ -35,7 +47,7 @@ func trailPage(ctx context.Context, _ *stage, c *load.Client, i int) error {
 	return c.Get(ctx, path, -1)
 }
 
-// hook makes a project whose pushes are told to a server of ours.
+// hook has the pushes to the project told to a server of ours.
 func hook(ctx context.Context, st *stage) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -45,7 +57,7 @@ func hook(ctx context.Context, st *stage) error {
 	srv := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { st.heard <- struct{}{} })}
 	go srv.Serve(l)
 	st.ends = func() { srv.Close() }
-	if err := st.server.(*server.Berth).Webhook(ctx, "hooked", "http://"+l.Addr().String()); err != nil {
+	if err := st.server.(*server.Berth).Webhook(ctx, "library", "http://"+l.Addr().String()); err != nil {
 		return err
 	}
 	if err := pushOneImage(ctx, st); err != nil {

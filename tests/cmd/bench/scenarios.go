@@ -129,12 +129,14 @@ func api() []scenario {
 			do: func(ctx context.Context, _ *stage, c *load.Client, _ int) error {
 				return c.Get(ctx, "/api/v2.0/users/current", -1)
 			}},
-		{name: "api-artifacts", title: "a page of 100 artifacts out of 100,000, with tags and labels", unit: perOp, workers: 1, ops: 200, servers: oneself, admin: true, target: 10,
-			rows: 100_000, begin: fillArtifacts, do: artifactPage},
+		{name: "api-artifacts", title: "a page of 100 artifacts out of 100,000, one of the first ten, with tags and labels", unit: perOp, workers: 1, ops: 200, servers: oneself, admin: true, target: 10,
+			rows: 100_000, repos: artifactsRepo, begin: fillArtifacts, do: artifactPage(10)},
+		{name: "api-artifacts-deep", title: "the same, pages from all over the list", unit: perOp, workers: 1, ops: 100, servers: oneself, admin: true,
+			rows: 100_000, repos: artifactsRepo, begin: fillArtifacts, do: artifactPage(0)},
 		{name: "api-audit", title: "a page of 100 audit entries out of 10 million", unit: perOp, workers: 1, ops: 200, servers: oneself, admin: true, target: 20,
 			rows: 10_000_000, begin: fillTrail, do: trailPage},
 		{name: "webhook", title: "from a push to its webhook's delivery", unit: clock, workers: 1, ops: 40, servers: oneself, target: 1000, lasting: true,
-			repos: func(int) []string { return []string{"hooked/app"} }, begin: hook, fresh: freshManifests, do: pushAndHear},
+			begin: hook, fresh: freshManifests, do: pushAndHear},
 	}
 }
 

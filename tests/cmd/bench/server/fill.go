@@ -67,11 +67,8 @@ func (b *Berth) rows(ctx context.Context, statements []string, arg string) error
 	return nil
 }
 
-// Webhook makes a project whose pushes are told to an address.
+// Webhook has a project's pushes told to an address.
 func (b *Berth) Webhook(ctx context.Context, project, address string) error {
-	if err := b.call(ctx, "POST", "/projects", map[string]any{"project_name": project}, 201); err != nil {
-		return err
-	}
 	return b.call(ctx, "POST", "/projects/"+project+"/webhook/policies", map[string]any{
 		"name": "bench", "enabled": true, "event_types": []string{"PUSH_ARTIFACT"},
 		"targets": []map[string]any{{"type": "http", "address": address}},
