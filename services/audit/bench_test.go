@@ -1,14 +1,19 @@
 package audit_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"berth/services/audit"
 	"berth/services/dbtest"
+	"berth/services/event"
 	"berth/services/query"
 )
 
@@ -94,6 +99,39 @@ func BenchmarkList(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/float64(b.N), "ms/page")
+		})
+	}
+}
+
+// BenchmarkRecord answers how many entries a second get into the trail when they
+// come together, without and with the chain.
+func BenchmarkRecord(b *testing.B) {
+	for _, linked := range []bool{false, true} {
+		b.Run(fmt.Sprintf("chain=%v", linked), func(b *testing.B) {
+			pool := dbtest.New(b)
+			var chain *audit.Chain
+			if linked {
+				chain = audit.NewChain(pool, make([]byte, 32))
+			}
+			r := audit.NewRecorder(pool, chain, nil)
+			ctx, stop := context.WithCancel(b.Context())
+			defer stop()
+			go r.Run(ctx)
+			began := time.Now()
+			for b.Loop() {
+				var wg sync.WaitGroup
+				for range 500 {
+					wg.Go(func() {
+						e := event.Event{ID: uuid.New(), Time: time.Now().UTC().Truncate(time.Microsecond), Operation: "pull", ResourceType: "artifact",
+							Resource: "library/app:1.0", User: "robot$ci", ProjectID: 1, Success: true}
+						if err := r.Record(ctx, e); err != nil {
+							b.Error(err)
+						}
+					})
+				}
+				wg.Wait()
+			}
+			b.ReportMetric(500*float64(b.N)/time.Since(began).Seconds(), "entries/s")
 		})
 	}
 }

@@ -31,6 +31,10 @@
 //     nobody else; a wrong one repeated costs nothing.
 //   - The audit trail is counted up to 10,000 entries, and no page has more.
 //   - HEAD works wherever GET does.
+//   - A webhook's policy has one execution for an event, with a task for each
+//     target; deleting a repository is one event that lists its artifacts.
+//   - Stopping has happened when the answer comes; a job type or worker pool that
+//     does not exist is 404.
 //   - Robots say when they were last used.
 package core
 

@@ -73,6 +73,10 @@ BEGIN
     WHERE e.id = d.execution_id;
     RETURN NULL;
   END IF;
+  -- Whoever changes several executions at once locks them in one order.
+  IF (SELECT count(DISTINCT execution_id) FROM made) > 1 THEN
+    PERFORM FROM executions WHERE id IN (SELECT execution_id FROM made) ORDER BY id FOR NO KEY UPDATE;
+  END IF;
   -- Two transactions that end tasks of one execution meet at its row, and the
   -- second adds to what the first has left: the changes are relative.
   UPDATE executions e SET updated_at = now(),
