@@ -114,6 +114,14 @@ func TestLDAPUsers(t *testing.T) {
 		_, err := c.Authenticate(ctx, user, password, "10.0.0.2")
 		want(t, err, fault.Unauthenticated)
 	}
+	// The e-mail address will do as well, unless it is somebody's name there.
+	if byMail, err := c.Authenticate(ctx, "anna@example.com", slapdtest.Password, "10.0.0.5"); err != nil || byMail.ID != p.ID {
+		t.Errorf("%+v, %v", byMail, err)
+	}
+	c.slapd.Person(t, "anna@example.com", slapdtest.People)
+	if other, err := c.fresh(t).Authenticate(ctx, "anna@example.com", slapdtest.Password, "10.0.0.5"); err != nil || other.Name != "anna@example.com" {
+		t.Errorf("%+v, %v", other, err)
+	}
 	// The first administrator's password is here, whatever the directory has.
 	c.slapd.Person(t, "admin", slapdtest.People)
 	_, err = c.Authenticate(ctx, "admin", slapdtest.Password, "10.0.0.3")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -100,6 +101,14 @@ func (s *Store) verifyUser(ctx context.Context, username, password string) (verd
 	case source != sourceOf(mode):
 		return v, nil // left over from another mode
 	case source == LDAP:
+		// Who is known here by what was typed as an e-mail address may be another
+		// than the directory knows by it as a name: the name goes first there, too.
+		if !strings.EqualFold(name, username) {
+			other, err := s.verifyLDAP(ctx, verdict{account: userAccount(username)}, username, password)
+			if err != nil || other.ok {
+				return other, err
+			}
+		}
 		return s.verifyLDAP(ctx, v, name, password)
 	case found:
 		return s.verifyCLISecret(v, k, password)
