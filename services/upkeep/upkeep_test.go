@@ -209,6 +209,11 @@ func TestPlans(t *testing.T) {
 	if got := planned(upkeep.AuditPurge); got != "Daily 0 0 3 * * *" { // the trail is bounded from the start
 		t.Errorf("purge: %q", got)
 	}
+	p, _, err := b.tasks.Planned(t.Context(), task.PurgeAudit, 0)
+	check(t, err)
+	if !strings.Contains(string(p.Params), strings.Join(event.Types(), ",")) {
+		t.Errorf("not of all types: %s", p.Params)
+	}
 	b.set(upkeep.Collection, upkeep.Plan{Type: "Hourly"}, ``)
 	if got := planned(upkeep.Collection); got != "Hourly 0 0 * * * *" {
 		t.Error(got)

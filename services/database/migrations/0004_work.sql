@@ -130,7 +130,7 @@ CREATE TABLE schedules (
 CREATE INDEX schedules_due ON schedules (next_run);
 -- The audit trail is kept for a year, until somebody plans otherwise.
 INSERT INTO schedules (vendor, type, cron, params, next_run) VALUES ('PURGE_AUDIT_LOG', 'Daily', '0 0 3 * * *',
-  '{"audit_retention_hour": 8760, "include_operations": "create,delete,update,pull,login,logout", "dry_run": false}', date_trunc('day', now()) + interval '27 hours');
+  '{"audit_retention_hour": 8760, "include_event_types": "create_artifact,delete_artifact,pull_artifact,create_project,delete_project,update_project,delete_repository,login_user,logout_user,create_user,delete_user,update_user,create_robot,delete_robot,update_configuration,create_member,delete_member,update_member", "dry_run": false}', date_trunc('day', now()) + interval '27 hours');
 
 -- Webhooks ----------------------------------------------------------------
 CREATE TABLE webhook_policies (
