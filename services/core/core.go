@@ -19,7 +19,12 @@
 //   - Who may not call a route learns so before its parameters are looked at:
 //     401 and 403 come before 422.
 //   - A role that does not exist is 400, not 409.
-//   - Sessions are made at login, under a new id, and by nothing else.
+//   - Sessions are made at login, under a new id, and by nothing else. A new
+//     password ends them.
+//   - An OIDC user's CLI secret does not end with the provider's tokens, and is
+//     shown to its owner alone. Neither it nor a personal access token changes its
+//     own user's credentials.
+//   - A local user's name is never taken over by an LDAP user of that name.
 //   - A list without pages (page_size 0 or less) has no link to a next page.
 //   - A key of a project's metadata that is set is kept, also if it was not
 //     added before.

@@ -175,18 +175,36 @@ func (a *API) pending(r *request) (p pending, id string, err error) {
 //go:embed onboard.html
 var onboardHTML string
 
+//go:embed refused.html
+var refusedHTML string
+
+// refusalPage tells a person in a browser, whom the provider has sent here, why
+// the login came to nothing.
+func (a *API) refusalPage(w http.ResponseWriter, r *http.Request, status int, message string) {
+	html, err := render(refusedHTML, map[string]string{"Message": message, "Again": oidcPath + "/login"})
+	if err != nil {
+		a.Log.Error("cannot render a page", "err", err)
+	}
+	writePage(w, status, html)
+}
+
+func render(text string, values map[string]string) (string, error) {
+	t, err := template.New("page").Parse(text)
+	if err != nil {
+		return "", err
+	}
+	var b bytes.Buffer
+	err = t.Execute(&b, values)
+	return b.String(), err
+}
+
 func (a *API) oidcOnboardPage(r *request, _ none) (page, error) {
 	p, _, err := a.pending(r)
 	if err != nil {
 		return page{}, err
 	}
-	t, err := template.New("onboard").Parse(onboardHTML)
-	if err != nil {
-		return page{}, err
-	}
-	var b bytes.Buffer
-	err = t.Execute(&b, map[string]string{"Name": p.Username, "Field": csrfField, "Token": r.csrf, "Action": oidcPath + "/onboard"})
-	return page{b.String()}, err
+	html, err := render(onboardHTML, map[string]string{"Name": p.Username, "Field": csrfField, "Token": r.csrf, "Action": oidcPath + "/onboard"})
+	return page{html}, err
 }
 
 func (a *API) oidcOnboard(r *request, _ none) (browser, error) {

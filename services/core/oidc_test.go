@@ -154,6 +154,11 @@ func TestOIDCForgery(t *testing.T) {
 	try(mine, func(q url.Values) { q.Del("state") }, 401)
 	try(mine, func(q url.Values) { q.Set("error", "access_denied") }, 401)
 	try(mine, func(q url.Values) { q.Set("code", "x") }, 401)
+	// A person is told so on a page, on which nothing that came in the address means anything.
+	a = b.do("GET", "/c/oidc/callback?state=x&error=%3Cscript%3E", "", "", "Accept", "text/html,*/*")
+	if a.status != 401 || !strings.HasPrefix(a.header.Get("Content-Type"), "text/html") || strings.Contains(a.body, "<script>") || !strings.Contains(a.body, "did not begin in this browser") {
+		t.Errorf("%d %v %s", a.status, a.header, a.body)
+	}
 	// An attempt with another verifier: the provider knows that the code is not its.
 	q := url.Values{"code": {query.Get("code")}}
 	a = b.want(other.do("GET", "/c/oidc/login", ""), 302)

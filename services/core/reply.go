@@ -91,10 +91,7 @@ func (a *API) reply(w http.ResponseWriter, r *http.Request, v any) {
 		h.Set("Content-Type", v.contentType)
 		w.Write([]byte(v.body))
 	case page:
-		h.Set("Content-Type", "text/html; charset=utf-8")
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
-		h.Set("Cache-Control", "no-store")
-		w.Write([]byte(v.html))
+		writePage(w, http.StatusOK, v.html)
 	case missing:
 		a.json(w, r, http.StatusNotFound, v.body)
 	case rawJSON:
@@ -128,6 +125,15 @@ func (a *API) reply(w http.ResponseWriter, r *http.Request, v any) {
 		}
 		a.json(w, r, http.StatusOK, v)
 	}
+}
+
+func writePage(w http.ResponseWriter, status int, html string) {
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	w.Write([]byte(html))
 }
 
 // json marshals before it writes the header, so that a failure is still a 500.
@@ -244,6 +250,10 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if errors.Is(err, artifact.ErrQuota) || errors.Is(err, artifact.ErrReadOnly) || errors.Is(err, errReadOnly) {
 		c.code = "DENIED" // a rule's refusal; FORBIDDEN is one of rights
+	}
+	if r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, oidcPath+"/") && strings.Contains(r.Header.Get("Accept"), "text/html") {
+		a.refusalPage(w, r, c.status, message)
+		return
 	}
 	refusal(w, c.status, c.code, message)
 }
