@@ -439,21 +439,49 @@ func TestRobots(t *testing.T) {
 		want(t, err, fault.Invalid)
 	}
 
-	own, err := b.SetRobotSecret(ctx, r.ID, "Harbor12345x")
+	own, err := b.SetRobotSecret(ctx, r.ID, "Harbor12345x", 0)
 	if err != nil || own != "" {
 		t.Errorf("own secret: %v, %v", own, err)
 	}
 	_, err = b.Authenticate(ctx, "robot$p+r1", secret.Reveal(), "10.0.0.2")
 	want(t, err, fault.Unauthenticated)
-	_, err = b.SetRobotSecret(ctx, r.ID, "weak")
+	_, err = b.SetRobotSecret(ctx, r.ID, "weak", 0)
 	want(t, err, fault.Invalid)
-	made, err := b.SetRobotSecret(ctx, r.ID, "")
+	made, err := b.SetRobotSecret(ctx, r.ID, "", 0)
 	if err != nil || len(made.Reveal()) != 32 {
 		t.Errorf("made secret: %v", err)
 	}
 	if _, err := b.Authenticate(ctx, "robot$p+r1", made.Reveal(), "10.0.0.2"); err != nil {
 		t.Error(err)
 	}
+
+	// With an overlap both work, until its end.
+	next, err := b.SetRobotSecret(ctx, r.ID, "", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{made.Reveal(), next.Reveal()} {
+		if _, err := b.Authenticate(ctx, "robot$p+r1", s, "10.0.0.4"); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := b.pool.Exec(ctx, `UPDATE robots SET old_secret_until = now() WHERE id = $1`, r.ID); err != nil {
+		t.Fatal(err)
+	}
+	last, err := b.SetRobotSecret(ctx, r.ID, "", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.Authenticate(ctx, "robot$p+r1", made.Reveal(), "10.0.0.5")
+	want(t, err, fault.Unauthenticated)
+	_, err = b.SetRobotSecret(ctx, r.ID, "", 1000*time.Hour)
+	want(t, err, fault.Invalid)
+	if _, err := b.pool.Exec(ctx, `UPDATE robots SET old_secret_until = now() WHERE id = $1`, r.ID); err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.Authenticate(ctx, "robot$p+r1", next.Reveal(), "10.0.0.6")
+	want(t, err, fault.Unauthenticated)
+	made = last
 
 	change := account.RobotChange{Description: "d", Duration: 1, Disabled: true, Permissions: projectRobot("", "p", pull, push).Permissions}
 	if err := b.UpdateRobot(ctx, admin, r.ID, change); err != nil {

@@ -127,20 +127,26 @@ func (s *Store) verifyRobot(ctx context.Context, prefix, login, password string)
 	v := verdict{account: robotAccount(login), principal: access.Principal{Kind: access.Robot, Name: prefix + login}}
 	var (
 		ofProject, disabled bool
-		stored              []byte
-		expires             *time.Time
+		stored, old         []byte
+		expires, oldUntil   *time.Time
 	)
 	err := s.pool.QueryRow(ctx, `
-		SELECT id, project_id IS NOT NULL, secret_hash, permissions, expires_at, disabled
+		SELECT id, project_id IS NOT NULL, secret_hash, old_secret_hash, old_secret_until, permissions, expires_at, disabled
 		FROM robots WHERE login = $1`, login).
-		Scan(&v.principal.ID, &ofProject, &stored, &v.principal.Permissions, &expires, &disabled)
+		Scan(&v.principal.ID, &ofProject, &stored, &old, &oldUntil, &v.principal.Permissions, &expires, &disabled)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return verdict{}, err
 	}
-	v.ok = subtle.ConstantTimeCompare(s.secretHash(password), stored) == 1 && !disabled
+	hash, now := s.secretHash(password), time.Now()
+	v.ok = subtle.ConstantTimeCompare(hash, stored) == 1 && !disabled
+	if !v.ok && !disabled && oldUntil != nil && now.Before(*oldUntil) && subtle.ConstantTimeCompare(hash, old) == 1 {
+		v.ok, v.expires = true, *oldUntil
+	}
 	if expires != nil {
-		v.expires = *expires
-		v.ok = v.ok && time.Now().Before(*expires)
+		if v.expires.IsZero() || expires.Before(v.expires) {
+			v.expires = *expires
+		}
+		v.ok = v.ok && now.Before(*expires)
 	}
 	if !v.ok {
 		// An expiry in the past would make the verdict forgotten at once.

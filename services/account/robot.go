@@ -31,6 +31,7 @@ type Robot struct {
 	CreatorID        int64
 	Created, Updated time.Time
 	LastUsed         time.Time // zero = never
+	OldSecretUntil   time.Time // zero, or past: only one secret works
 }
 
 // NewRobot is what a robot is made from.
@@ -53,7 +54,7 @@ type RobotChange struct {
 }
 
 const robotColumns = `r.id, r.login, r.description, r.project_id, r.permissions, r.duration, r.expires_at, r.disabled,
-	r.creator_type, r.creator_id, r.created_at, r.updated_at, r.last_used_at`
+	r.creator_type, r.creator_id, r.created_at, r.updated_at, r.last_used_at, r.old_secret_until`
 
 var robotFields = query.Columns{
 	"id": {SQL: "r.id", Type: query.Number}, "name": {SQL: "r.login"}, "description": {SQL: "r.description"},
@@ -66,9 +67,9 @@ var robotFields = query.Columns{
 func scanRobot(prefix string) pgx.RowToFunc[Robot] {
 	return func(row pgx.CollectableRow) (r Robot, err error) {
 		var project *int64
-		var expires, used *time.Time
+		var expires, used, old *time.Time
 		err = row.Scan(&r.ID, &r.Name, &r.Description, &project, &r.Permissions, &r.Duration, &expires, &r.Disabled,
-			&r.CreatorType, &r.CreatorID, &r.Created, &r.Updated, &used)
+			&r.CreatorType, &r.CreatorID, &r.Created, &r.Updated, &used, &old)
 		r.Name, r.Level = prefix+r.Name, "system"
 		if project != nil {
 			r.Level, r.ProjectID = "project", *project
@@ -78,6 +79,9 @@ func scanRobot(prefix string) pgx.RowToFunc[Robot] {
 		}
 		if used != nil {
 			r.LastUsed = *used
+		}
+		if old != nil {
+			r.OldSecretUntil = *old
 		}
 		return r, err
 	}
@@ -280,15 +284,24 @@ func (s *Store) UpdateRobot(ctx context.Context, p access.Principal, id int64, c
 	}, c.Description, c.Permissions, c.Duration, c.Disabled)
 }
 
+// MaxOverlap is how long a robot's old secret may work beside its new one.
+const MaxOverlap = 30 * 24 * time.Hour
+
 // SetRobotSecret gives a robot a new secret: the asked one, or one made here,
-// which it returns. The old one ends.
-func (s *Store) SetRobotSecret(ctx context.Context, id int64, asked string) (secret.Text, error) {
+// which it returns. The old one ends after overlap, so that it can be changed
+// everywhere meanwhile; one that was older ends at once.
+func (s *Store) SetRobotSecret(ctx context.Context, id int64, asked string, overlap time.Duration) (secret.Text, error) {
+	if overlap < 0 || overlap > MaxOverlap {
+		return "", fault.New(fault.Invalid, "the old secret can work for up to %d hours beside the new one", int(MaxOverlap.Hours())).On("overlap_hours")
+	}
 	password, err := newSecret(asked)
 	if err != nil {
 		return "", err
 	}
 	err = s.changeRobot(ctx, id, "update", statement(`
-		UPDATE robots r SET secret_hash = $2, updated_at = now() WHERE r.id = $1 RETURNING `+robotColumns), s.secretHash(password))
+		UPDATE robots r SET secret_hash = $2, updated_at = now(),
+			old_secret_hash = CASE WHEN $3 > interval '0' THEN r.secret_hash END, old_secret_until = CASE WHEN $3 > interval '0' THEN now() + $3 END
+		WHERE r.id = $1 RETURNING `+robotColumns), s.secretHash(password), overlap)
 	if asked != "" {
 		return "", err
 	}

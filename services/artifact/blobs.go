@@ -12,6 +12,22 @@ import (
 	"berth/services/reference"
 )
 
+// Writable tells a client that begins an upload early what would refuse its end:
+// that the project is read-only. It is free where that cannot be. Whether a quota
+// has room is told at the end: what comes may be there already, and add nothing.
+func (s *Store) Writable(ctx context.Context, name string) error {
+	r, err := s.findRepo(ctx, name)
+	if err != nil || !r.bound {
+		return nil // the end of the upload makes the repository, or finds the fault
+	}
+	var frozen bool
+	err = s.Pool.QueryRow(ctx, `SELECT p.read_only FROM repositories r JOIN projects p ON p.id = r.project_id WHERE r.id = $1`, r.id).Scan(&frozen)
+	if err == nil && frozen {
+		return readOnly(name)
+	}
+	return nil
+}
+
 // commitBlob is one statement and so one transaction. The CTEs depend on one
 // another in the order of locks: repository, queue row, blob, link. The link's
 // foreign key holds the blob FOR KEY SHARE, and fails if the collector has just

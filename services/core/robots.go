@@ -24,6 +24,7 @@ type robot struct {
 	LastUsed    *moment             `json:"last_used_time,omitempty"` // Harbor has no such field
 	Level       string              `json:"level"`
 	Name        string              `json:"name"`
+	OldSecret   *moment             `json:"old_secret_until,omitempty"` // Harbor has no such field
 	Permissions []access.Permission `json:"permissions"`
 	Updated     moment              `json:"update_time"`
 }
@@ -35,6 +36,10 @@ func robotOf(r account.Robot) robot {
 	if !r.LastUsed.IsZero() {
 		used := moment(r.LastUsed)
 		wire.LastUsed = &used
+	}
+	if r.OldSecretUntil.After(time.Now()) {
+		until := moment(r.OldSecretUntil)
+		wire.OldSecret = &until
 	}
 	return wire
 }
@@ -188,14 +193,19 @@ type robotSecret struct {
 	Secret string `json:"secret,omitempty"`
 }
 
+type robotSecretBody struct {
+	Secret  string `json:"secret" doc:"if absent, one is made"`
+	Overlap int    `json:"overlap_hours" doc:"how long the old secret works, too; Harbor has no such field"`
+}
+
 func (a *API) refreshSecret(r *request, in struct {
 	robotPath
-	Body robotSecret `body:""`
+	Body robotSecretBody `body:""`
 }) (robotSecret, error) {
 	if _, err := a.robotFor(r, in.ID, "update"); err != nil {
 		return robotSecret{}, err
 	}
-	secret, err := a.Accounts.SetRobotSecret(r.Context(), in.ID, in.Body.Secret)
+	secret, err := a.Accounts.SetRobotSecret(r.Context(), in.ID, in.Body.Secret, time.Duration(min(max(in.Body.Overlap, -1), 1<<16))*time.Hour)
 	return robotSecret{secret.Reveal()}, err
 }
 

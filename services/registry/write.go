@@ -178,6 +178,9 @@ func (s *Server) beginUpload(c *call) error {
 		}
 		return s.finish(c, session, d)
 	}
+	if err := s.Artifacts.Writable(c.r.Context(), c.name); err != nil {
+		return err
+	}
 	session, err := newSession(algorithm, now)
 	if err != nil {
 		return err
