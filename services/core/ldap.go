@@ -79,9 +79,9 @@ func (a *API) pingLDAP(r *request, in struct {
 }
 
 type ldapUser struct {
-	Email    string `json:"ldap_email,omitempty"`
-	Realname string `json:"ldap_realname,omitempty"`
-	Username string `json:"ldap_username"`
+	Email    string `json:"email,omitempty"`
+	Realname string `json:"realname,omitempty"`
+	Username string `json:"username"`
 }
 
 func (a *API) searchLDAPUsers(r *request, in struct {

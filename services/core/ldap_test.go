@@ -72,7 +72,7 @@ func TestLDAPRoutes(t *testing.T) {
 		t.Helper()
 		return strings.TrimSpace(b.want(b.do("GET", "/api/v2.0/ldap/"+path, root, ""), 200).body)
 	}
-	if got, want := get("users/search?username=ben"), `[{"ldap_email":"ben@example.com","ldap_realname":"The ben","ldap_username":"ben"}]`; got != want {
+	if got, want := get("users/search?username=ben"), `[{"email":"ben@example.com","realname":"The ben","username":"ben"}]`; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 	if got := get("users/search?username=nobody"); got != "[]" {
