@@ -36,10 +36,7 @@ const (
 // udp://host:port. An error means that it has to be sent again. Errors:
 // Unavailable.
 func (f *Forwarder) Send(ctx context.Context, endpoint string, e event.Event) error {
-	network, address := "tcp", strings.TrimPrefix(endpoint, "tcp://")
-	if rest, ok := strings.CutPrefix(endpoint, "udp://"); ok {
-		network, address = "udp", rest
-	}
+	network, address := split(endpoint)
 	message := Syslog(e)
 	if network == "tcp" {
 		message = fmt.Sprintf("%d %s", len(message), message)
@@ -63,6 +60,22 @@ func (f *Forwarder) Send(ctx context.Context, endpoint string, e event.Event) er
 		}
 	}
 	return nil
+}
+
+// Reach tries to connect to a collector. By UDP there is nobody to answer.
+func Reach(ctx context.Context, endpoint string) error {
+	var f Forwarder
+	defer f.Close()
+	network, address := split(endpoint)
+	return f.connect(ctx, endpoint, network, address)
+}
+
+// split gives the network and the address of an endpoint.
+func split(endpoint string) (network, address string) {
+	if rest, ok := strings.CutPrefix(endpoint, "udp://"); ok {
+		return "udp", rest
+	}
+	return "tcp", strings.TrimPrefix(endpoint, "tcp://")
 }
 
 // connect keeps the connection that there is, unless the other side has closed

@@ -22,6 +22,7 @@ import (
 	"berth/appliance/setting"
 	"berth/services/account"
 	"berth/services/artifact"
+	"berth/services/audit"
 	"berth/services/blob"
 	"berth/services/configuration"
 	"berth/services/database"
@@ -117,6 +118,7 @@ func openNode(ctx context.Context, s setting.Settings, log *slog.Logger, conns i
 		return nil, err
 	}
 	n.configuration = configuration.New(n.pool, n.key, n.outbox)
+	n.configuration.Try("audit_log_forward_endpoint", audit.Reach)
 	if n.tasks, err = task.NewStore(n.pool); err != nil {
 		n.pool.Close()
 		return nil, err

@@ -109,6 +109,7 @@ type Store struct {
 	pool   *pgxpool.Pool
 	key    secret.Key
 	outbox *event.Outbox
+	probes map[string]Probe
 
 	changes atomic.Uint64 // counts the notifications: what was loaded before one is stale after it
 	hearing atomic.Bool
@@ -127,8 +128,15 @@ const deafLife = time.Second
 
 // New makes a store. Without its Run it works, and reads the table every second.
 func New(pool *pgxpool.Pool, key secret.Key, outbox *event.Outbox) *Store {
-	return &Store{pool: pool, key: key, outbox: outbox}
+	return &Store{pool: pool, key: key, outbox: outbox, probes: map[string]Probe{}}
 }
+
+// Probe tries what a setting's new value names; an error says why it will not do.
+type Probe func(ctx context.Context, value string) error
+
+// Try makes Update try a key's new value, unless it is empty. It is for whoever
+// puts a service together, before anything changes settings.
+func (s *Store) Try(name string, probe Probe) { s.probes[name] = probe }
 
 // Run listens for changes until ctx ends.
 func (s *Store) Run(ctx context.Context) error {

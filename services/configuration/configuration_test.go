@@ -3,6 +3,7 @@ package configuration_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -268,5 +269,31 @@ func BenchmarkCurrent(b *testing.B) {
 		if _, err := s.Current(ctx); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A new value is tried where there is a probe; one that stays is not, and no
+// value is no value to try.
+func TestTry(t *testing.T) {
+	t.Parallel()
+	s := open(t, dbtest.New(t))
+	var tried []string
+	s.Try("audit_log_forward_endpoint", func(_ context.Context, value string) error {
+		tried = append(tried, value)
+		if value == "down:1" {
+			return errors.New("refused")
+		}
+		return nil
+	})
+	if err := s.Update(t.Context(), change(t, `{"audit_log_forward_endpoint":"down:1"}`)); !fault.Is(err, fault.Invalid) {
+		t.Errorf("one that is down: %v", err)
+	}
+	for _, text := range []string{`{"audit_log_forward_endpoint":"up:1"}`, `{"audit_log_forward_endpoint":"up:1","session_timeout":61}`, `{"audit_log_forward_endpoint":""}`} {
+		if err := s.Update(t.Context(), change(t, text)); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if got := strings.Join(tried, " "); got != "down:1 up:1" {
+		t.Errorf("tried %q", got)
 	}
 }

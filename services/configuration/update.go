@@ -3,6 +3,7 @@ package configuration
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -27,6 +28,9 @@ func (s *Store) ModeEditable(ctx context.Context) (bool, error) {
 
 // Update changes settings, all of them or none. Errors: Invalid, naming the key.
 func (s *Store) Update(ctx context.Context, change Change) error {
+	if err := s.try(ctx, change); err != nil {
+		return err
+	}
 	err := database.InTx(ctx, s.pool, func(tx pgx.Tx) error {
 		// One change at a time: checks look at several keys.
 		if _, err := tx.Exec(ctx, `LOCK TABLE configurations IN SHARE ROW EXCLUSIVE MODE`); err != nil {
@@ -58,6 +62,29 @@ func (s *Store) Update(ctx context.Context, change Change) error {
 		s.changes.Add(1) // who changed them sees them, whenever the notification comes
 	}
 	return database.Fault(err)
+}
+
+// try asks the probes of the keys that are about to change, before anything is
+// locked: what they ask may take long to answer. A value that stays is not tried,
+// for clients send all keys to change one.
+func (s *Store) try(ctx context.Context, change Change) error {
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(change)), func(name string) bool { return s.probes[name] != nil }) {
+		return nil
+	}
+	settings, err := s.Current(ctx)
+	if err != nil {
+		return err
+	}
+	_, changed := settings.with(change)
+	for _, name := range changed {
+		value, ok := change[name].(string)
+		if probe := s.probes[name]; probe != nil && ok && value != "" {
+			if err := probe(ctx, value); err != nil {
+				return fault.Wrap(fault.Invalid, err, "%s: %s does not answer", name, value).On(name).WithHint("start it first, or correct the address")
+			}
+		}
+	}
+	return nil
 }
 
 // with gives the settings after a change, and the keys that differ.

@@ -2,6 +2,7 @@ package work
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -90,8 +91,19 @@ func TestAuditToSyslog(t *testing.T) {
 		t.Helper()
 		s.API(t, s.Admin(t), "PUT", "/configurations", values, 200)
 	}
+	forward := map[string]any{"audit_log_forward_endpoint": addr, "disabled_audit_log_event_types": "create_user"}
+	if got := string(s.API(t, s.Admin(t), "PUT", "/configurations", forward, 400)); !strings.Contains(got, "does not answer") {
+		t.Errorf("without a collector: %s", got)
+	}
 	collector.start()
-	set(map[string]any{"audit_log_forward_endpoint": addr, "disabled_audit_log_event_types": "create_user"})
+	until(t, "the collector's start", func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+	set(forward)
 	s.CreateUser(t, "unseen")
 	s.CreateProject(t, "by-tcp", false)
 	collector.has("berth-audit|create_project|", `resource="by-tcp"`, `user="admin"`, `result="success"`)
