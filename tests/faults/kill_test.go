@@ -198,20 +198,21 @@ func postmaster(t testing.TB, dir string) int {
 	return pid
 }
 
-// child is one of a postmaster's processes that serves a connection.
-func child(t testing.TB, parent int) int {
+// child is one of a postmaster's processes that serves a connection. There is none while the database recovers.
+func child(t testing.TB, parent int) (pid int) {
 	t.Helper()
-	procs, _ := filepath.Glob("/proc/[0-9]*")
-	for _, p := range procs {
-		status, _ := os.ReadFile(p + "/status")
-		line, _ := os.ReadFile(p + "/cmdline")
-		if strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", parent)) && strings.Contains(string(line), "berth berth [local]") {
-			pid, _ := strconv.Atoi(filepath.Base(p))
-			return pid
+	waitFor(t, 20*time.Second, fmt.Sprintf("a child of PostgreSQL (%d) serves a connection", parent), func() bool {
+		procs, _ := filepath.Glob("/proc/[0-9]*")
+		for _, p := range procs {
+			status, _ := os.ReadFile(p + "/status")
+			line, _ := os.ReadFile(p + "/cmdline")
+			if strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", parent)) && strings.Contains(string(line), "berth berth [local]") {
+				pid, _ = strconv.Atoi(filepath.Base(p))
+			}
 		}
-	}
-	t.Fatalf("no child of PostgreSQL (%d) serves a connection", parent)
-	return 0
+		return pid != 0
+	})
+	return pid
 }
 
 // waitFor asks every 50 ms.
