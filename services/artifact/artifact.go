@@ -245,43 +245,13 @@ func notify(ctx context.Context, tx pgx.Tx, what string) error {
 	return err
 }
 
-// Listen drops cached links as other processes delete them. It returns when ctx
-// ends. While the connection is away the caches' short lives bound the harm.
+// Listen drops what is remembered as other processes delete or rename. It returns
+// when ctx ends. While no notification can come the caches' short lives bound the
+// harm.
 func (s *Store) Listen(ctx context.Context) error {
-	for ctx.Err() == nil {
-		err := s.listen(ctx)
-		s.links.InvalidateAll()
-		s.repos.InvalidateAll()
-		if ctx.Err() == nil {
-			s.Log.Debug("lost the notification connection", "err", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Second):
-			}
-		}
-	}
-	return nil
-}
-
-func (s *Store) listen(ctx context.Context) error {
-	conn, err := s.Pool.Acquire(ctx)
-	if err != nil {
-		return err
-	}
-	// A connection that has listened goes on to receive: it is not given back.
-	raw := conn.Hijack()
-	defer raw.Close(context.WithoutCancel(ctx))
-	if _, err := raw.Exec(ctx, "LISTEN berth_artifact"); err != nil {
-		return err
-	}
-	for {
-		if _, err := raw.WaitForNotification(ctx); err != nil {
-			return err
-		}
-		// Deletions are rare; dropping everything costs a few queries and
-		// cannot forget one.
-		s.forget()
-	}
+	// Deletions are rare; dropping everything costs a few queries and cannot
+	// forget one.
+	return database.Listen(ctx, s.Pool, "berth_artifact", func(bool) { s.forget() }, func(string) { s.forget() })
 }
 
 // forget drops what a deletion may have made wrong.
