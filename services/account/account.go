@@ -26,7 +26,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
 	"berth/appliance/secret"
@@ -73,7 +72,8 @@ func (s *Store) Consult(settings *configuration.Store, d Directory) {
 	s.settings, s.directory = settings, d
 }
 
-// New makes a store. Its Run should run as long as it is used.
+// New makes a store. Its Channel should be listened to, and WriteUses run, as long
+// as it is used.
 func New(pool *pgxpool.Pool, key secret.Key, outbox *event.Outbox) *Store {
 	process := make([]byte, 32)
 	rand.Read(process) // never fails (crypto/rand, Go 1.24)
@@ -83,25 +83,17 @@ func New(pool *pgxpool.Pool, key secret.Key, outbox *event.Outbox) *Store {
 	}
 }
 
-// Run listens for changes of accounts and writes down when robots were last
-// used, until ctx is done. Without it the store works, but remembers briefly.
-func (s *Store) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.listen(ctx) })
-	g.Go(func() error { return s.writeUses(ctx) })
-	return g.Wait()
-}
-
-// listen hears of changes. Whenever it cannot, and when it can again, what is
-// remembered may be out of date and is dropped.
-func (s *Store) listen(ctx context.Context) error {
-	return database.Listen(ctx, s.pool, "berth_accounts", func(hearing bool) {
+// Channel tells of changes of accounts. Whenever nothing can be heard, and when
+// it can again, what is remembered may be out of date and is dropped. Without it
+// the store works, but remembers briefly.
+func (s *Store) Channel() database.Channel {
+	return database.Channel{Name: "berth_accounts", Heard: s.forget, State: func(hearing bool) {
 		if hearing {
 			s.cache.hearing()
 		} else {
 			s.cache.deaf()
 		}
-	}, s.forget)
+	}}
 }
 
 // forget drops what is remembered of an account: "user <name>", "robot <login>"

@@ -14,6 +14,7 @@ import (
 	"berth/appliance/secret"
 	"berth/services/access"
 	"berth/services/account"
+	"berth/services/database"
 	"berth/services/dbtest"
 	"berth/services/event"
 	"berth/services/query"
@@ -49,16 +50,16 @@ func newStore(t *testing.T, pool *pgxpool.Pool) *account.Store {
 	return account.New(pool, secret.NewKey(make([]byte, 32)), outbox)
 }
 
-// run starts a store's Run and waits until n stores listen.
+// run has a store listen and waits until n stores do.
 func run(t *testing.T, s *account.Store, pool *pgxpool.Pool, n int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
+	go func() { done <- database.Listen(ctx, pool, s.Channel()) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
+			t.Errorf("Listen: %v", err)
 		}
 	})
 	eventually(t, fmt.Sprintf("%d stores listen", n), func() bool { return listeners(t, pool) == n })
@@ -597,7 +598,7 @@ func TestRobotUseIsWrittenDown(t *testing.T) {
 	s := newStore(t, pool)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
-	go func() { done <- s.Run(ctx) }()
+	go func() { done <- s.WriteUses(ctx) }()
 	n := projectRobot("sys", "*", pull)
 	n.Level = "system"
 	r, secret, err := s.CreateRobot(t.Context(), admin, n)

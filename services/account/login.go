@@ -202,7 +202,8 @@ func (s *Store) noteUse(what used, now time.Time) {
 	s.used[what] = now
 }
 
-func (s *Store) writeUses(ctx context.Context) error {
+// WriteUses writes down when robots and tokens were last used, until ctx ends.
+func (s *Store) WriteUses(ctx context.Context) error {
 	ticks := time.NewTicker(useInterval)
 	defer ticks.Stop()
 	for {

@@ -245,13 +245,11 @@ func notify(ctx context.Context, tx pgx.Tx, what string) error {
 	return err
 }
 
-// Listen drops what is remembered as other processes delete or rename. It returns
-// when ctx ends. While no notification can come the caches' short lives bound the
-// harm.
-func (s *Store) Listen(ctx context.Context) error {
-	// Deletions are rare; dropping everything costs a few queries and cannot
-	// forget one.
-	return database.Listen(ctx, s.Pool, "berth_artifact", func(bool) { s.forget() }, func(string) { s.forget() })
+// Channel tells of deletions and renames by other processes. They are rare:
+// dropping everything costs a few queries and cannot forget one. While nothing
+// can be heard the caches' short lives bound the harm.
+func (s *Store) Channel() database.Channel {
+	return database.Channel{Name: "berth_artifact", State: func(bool) { s.forget() }, Heard: func(string) { s.forget() }}
 }
 
 // forget drops what a deletion may have made wrong.

@@ -138,10 +138,11 @@ func (n *node) close() {
 	n.pool.Close()
 }
 
-// follow keeps what is remembered of accounts and settings true.
-func (n *node) follow(ctx context.Context, g *errgroup.Group) {
-	g.Go(func() error { return n.accounts.Run(ctx) })
-	g.Go(func() error { return n.configuration.Run(ctx) })
+// follow keeps what is remembered of accounts, settings and more true.
+func (n *node) follow(ctx context.Context, g *errgroup.Group, more ...database.Channel) {
+	channels := append(more, n.accounts.Channel(), n.configuration.Channel())
+	g.Go(func() error { return database.Listen(ctx, n.pool, channels...) })
+	g.Go(func() error { return n.accounts.WriteUses(ctx) })
 }
 
 // dialer connects to what users name. This machine's own addresses are open to

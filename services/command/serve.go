@@ -205,8 +205,7 @@ func runCore(ctx context.Context, s setting.Settings, log *slog.Logger, ready fu
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	n.follow(ctx, g)
-	g.Go(func() error { return st.artifacts.Listen(ctx) })
+	n.follow(ctx, g, st.artifacts.Channel())
 	g.Go(func() error { return api.Sessions.Run(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, l, api, log) })
 	ready()
@@ -275,8 +274,7 @@ func runRegistry(ctx context.Context, s setting.Settings, log *slog.Logger, read
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	n.follow(ctx, g)
-	g.Go(func() error { return st.artifacts.Listen(ctx) })
+	n.follow(ctx, g, st.artifacts.Channel())
 	g.Go(func() error { return pulls.Run(ctx, 10*time.Second) })
 	g.Go(func() error { return frontDoor(ctx, s, handler, log, ready) })
 	return g.Wait()

@@ -126,7 +126,8 @@ type snapshot struct {
 // deafLife is how long settings are trusted while no notification can come.
 const deafLife = time.Second
 
-// New makes a store. Without its Run it works, and reads the table every second.
+// New makes a store. While nobody listens to its Channel it works, and reads the
+// table every second.
 func New(pool *pgxpool.Pool, key secret.Key, outbox *event.Outbox) *Store {
 	return &Store{pool: pool, key: key, outbox: outbox, probes: map[string]Probe{}}
 }
@@ -138,12 +139,15 @@ type Probe func(ctx context.Context, value string) error
 // puts a service together, before anything changes settings.
 func (s *Store) Try(name string, probe Probe) { s.probes[name] = probe }
 
-// Run listens for changes until ctx ends.
-func (s *Store) Run(ctx context.Context) error {
-	return database.Listen(ctx, s.pool, "berth_configuration", func(hearing bool) {
-		s.changes.Add(1)
-		s.hearing.Store(hearing)
-	}, func(string) { s.changes.Add(1) })
+// Channel tells of changes.
+func (s *Store) Channel() database.Channel {
+	return database.Channel{Name: "berth_configuration",
+		State: func(hearing bool) {
+			s.changes.Add(1)
+			s.hearing.Store(hearing)
+		},
+		Heard: func(string) { s.changes.Add(1) },
+	}
 }
 
 // Current gives the settings as they are now, mostly from memory. Errors:

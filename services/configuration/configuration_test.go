@@ -15,6 +15,7 @@ import (
 	"berth/appliance/fault"
 	"berth/appliance/secret"
 	"berth/services/configuration"
+	"berth/services/database"
 	"berth/services/dbtest"
 	"berth/services/event"
 )
@@ -178,7 +179,7 @@ func TestNotified(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
-		if err := s.Run(ctx); err != nil {
+		if err := database.Listen(ctx, pool, s.Channel()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -258,11 +259,12 @@ func FuzzChange(f *testing.F) {
 }
 
 func BenchmarkCurrent(b *testing.B) {
-	s := open(b, dbtest.New(b))
+	pool := dbtest.New(b)
+	s := open(b, pool)
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
+	go func() { done <- database.Listen(ctx, pool, s.Channel()) }()
 	defer func() { cancel(); <-done }()
 	b.ReportAllocs()
 	for b.Loop() {

@@ -9,19 +9,27 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// Listen keeps a connection of its own that hears the notifications of a channel
-// (LISTEN), until ctx ends. state is told when notifications begin to come and
-// when they may be missed: whatever depends on them is then out of date. heard is
-// given each payload. Both are called from one goroutine.
-func Listen(ctx context.Context, pool *pgxpool.Pool, channel string, state func(hearing bool), heard func(payload string)) error {
+// Channel is what a process wants to hear of (NOTIFY). Its functions are called
+// from one goroutine.
+type Channel struct {
+	Name string
+	// State is told when notifications begin to come, and when they may be missed:
+	// whatever depends on them is then out of date.
+	State func(hearing bool)
+	// Heard is given each payload.
+	Heard func(payload string)
+}
+
+// Listen keeps one connection that hears of all these channels, until ctx ends.
+func Listen(ctx context.Context, pool *pgxpool.Pool, channels ...Channel) error {
 	for ctx.Err() == nil {
-		err := listen(ctx, pool, channel, state, heard)
-		state(false)
+		err := listen(ctx, pool, channels)
+		tell(channels, false)
 		if ctx.Err() != nil {
 			break
 		}
 		if err != nil && !Down(err) {
-			return fmt.Errorf("cannot listen on %s: %w", channel, err)
+			return fmt.Errorf("cannot listen to notifications: %w", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -31,19 +39,29 @@ func Listen(ctx context.Context, pool *pgxpool.Pool, channel string, state func(
 	return nil
 }
 
+func tell(channels []Channel, hearing bool) {
+	for _, c := range channels {
+		c.State(hearing)
+	}
+}
+
 // quietPing is how long a silent connection is believed to be alive.
 const quietPing = 20 * time.Second
 
-func listen(ctx context.Context, pool *pgxpool.Pool, channel string, state func(bool), heard func(string)) error {
+func listen(ctx context.Context, pool *pgxpool.Pool, channels []Channel) error {
 	conn, err := pgx.ConnectConfig(ctx, pool.Config().ConnConfig)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
-		return err
+	heard := map[string]func(string){}
+	for _, c := range channels {
+		if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{c.Name}.Sanitize()); err != nil {
+			return err
+		}
+		heard[c.Name] = c.Heard
 	}
-	state(true)
+	tell(channels, true)
 	for {
 		// A server that vanished without a word is noticed by the ping.
 		quiet, cancel := context.WithTimeout(ctx, quietPing)
@@ -51,7 +69,7 @@ func listen(ctx context.Context, pool *pgxpool.Pool, channel string, state func(
 		cancel()
 		switch {
 		case err == nil:
-			heard(n.Payload)
+			heard[n.Channel](n.Payload)
 		case ctx.Err() != nil || quiet.Err() == nil:
 			return err
 		default:

@@ -194,7 +194,7 @@ func (r *Runner) rescue(ctx context.Context) error {
 // hearStops hears of tasks that were stopped. Without a connection the heartbeat
 // finds them, a little later.
 func (r *Runner) hearStops(ctx context.Context) error {
-	return database.Listen(ctx, r.Pool, stopChannel, func(bool) {}, func(payload string) {
+	return database.Listen(ctx, r.Pool, database.Channel{Name: stopChannel, State: func(bool) {}, Heard: func(payload string) {
 		id, err := strconv.ParseInt(payload, 10, 64)
 		if err != nil {
 			return
@@ -204,7 +204,7 @@ func (r *Runner) hearStops(ctx context.Context) error {
 		if a := r.active[id]; a != nil {
 			a.cancel(ErrStopped)
 		}
-	})
+	}})
 }
 
 // flushLogs writes what the runs' logs have gathered.
