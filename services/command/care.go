@@ -2,6 +2,7 @@ package command
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -79,18 +80,22 @@ func (a *app) adminCommand() *cobra.Command {
 	return admin
 }
 
+// input opens a file; - is standard input.
+func input(file string) (io.ReadCloser, error) {
+	if file == "-" {
+		return io.NopCloser(os.Stdin), nil
+	}
+	return os.Open(file)
+}
+
 // readPassword takes a password from a file or from standard input, never from
 // the command line, where others could read it.
 func readPassword(file string) (secret.Text, error) {
-	in := io.Reader(os.Stdin)
-	if file != "" && file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return "", fault.Wrap(fault.Invalid, err, "cannot read the password").On("--password-file")
-		}
-		defer f.Close()
-		in = f
+	in, err := input(cmp.Or(file, "-"))
+	if err != nil {
+		return "", fault.Wrap(fault.Invalid, err, "cannot read the password").On("--password-file")
 	}
+	defer in.Close()
 	line, err := bufio.NewReader(io.LimitReader(in, 4096)).ReadString('\n')
 	if err != nil && err != io.EOF {
 		return "", fault.Wrap(fault.Invalid, err, "cannot read the password").On("--password-file")

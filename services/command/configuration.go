@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -96,15 +95,11 @@ func (a *app) configurationSet() *cobra.Command {
 
 // readValue reads a file, or standard input, without the line's end.
 func readValue(file string) (string, error) {
-	in := io.Reader(os.Stdin)
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return "", err
-		}
-		defer f.Close()
-		in = f
+	in, err := input(file)
+	if err != nil {
+		return "", err
 	}
+	defer in.Close()
 	b, err := io.ReadAll(io.LimitReader(in, 64<<10))
 	return strings.TrimRight(string(b), "\r\n"), err
 }

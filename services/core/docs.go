@@ -24,7 +24,7 @@ func docsPage() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	ui, page := http.StripPrefix("/api/docs", statigz.FileServer(static.FS)), http.FileServerFS(own)
+	ui := http.StripPrefix("/api/docs", statigz.FileServer(static.FS))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", docsPolicy)
@@ -34,7 +34,7 @@ func docsPage() (http.Handler, error) {
 		case "":
 			http.ServeFileFS(w, r, own, "index.html")
 		case "page.css", "page.js":
-			http.StripPrefix("/api/docs", page).ServeHTTP(w, r)
+			http.ServeFileFS(w, r, own, name)
 		default:
 			ui.ServeHTTP(w, r)
 		}
