@@ -79,6 +79,16 @@ type Settings struct {
 	// AccessLog is the file of the front door's access log; empty: access.log
 	// below Data, "-": standard error, "off": none.
 	AccessLog string `yaml:"access_log"`
+	// Logs say how the log service keeps and forwards messages.
+	Logs Logs `yaml:"logs"`
+	// Metrics is the loopback address, host:port, where Prometheus finds the
+	// metrics; services that run as processes of their own take the ports after
+	// it, in the order of MetricsPorts. Empty: 127.0.0.1:9180, and if another
+	// program has that port only a warning. "off": none.
+	Metrics string `yaml:"metrics"`
+	// Traces is where spans go by OTLP over HTTP: http(s)://host:port. Empty: there
+	// are none.
+	Traces string `yaml:"traces"`
 }
 
 // Default are the settings of `berth up` before its flags.
@@ -153,6 +163,17 @@ func (s *Settings) Check() error {
 		add("certificate", "certificate and private_key go together")
 	}
 	s.checkRest(add)
+	s.Logs.check(add)
+	if err := checkLoopback(s.Metrics); err != nil {
+		add("metrics", "%v", err)
+	}
+	if s.Traces != "" {
+		if u, err := url.Parse(s.Traces); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			add("traces", "it must be http://HOST:PORT or https://HOST:PORT")
+		} else if u.User != nil {
+			add("traces", "a password does not belong into the URL")
+		}
+	}
 	return errors.Join(all...)
 }
 
