@@ -33,6 +33,7 @@ import (
 	"berth/services/database"
 	"berth/services/directory"
 	"berth/services/event"
+	"berth/services/metric"
 )
 
 // Store is the accounts in the database and what this process remembers of them.
@@ -51,6 +52,9 @@ type Store struct {
 
 	usedMu sync.Mutex
 	used   map[used]time.Time // last uses that are not written yet
+
+	hits   metric.Hits
+	logins logins
 
 	settings  *configuration.Store // nil: all users are local
 	directory Directory
@@ -79,7 +83,7 @@ func New(pool *pgxpool.Pool, key secret.Key, outbox *event.Outbox) *Store {
 	rand.Read(process) // never fails (crypto/rand, Go 1.24)
 	return &Store{
 		pool: pool, outbox: outbox, key: key, robots: key.For("robot secret"), tokens: key.For("personal access token"), process: process,
-		cache: newCache(), backoff: newBackoff(), hasher: newHasher(), used: map[used]time.Time{},
+		logins: newLogins(nil), cache: newCache(), backoff: newBackoff(), hasher: newHasher(), used: map[used]time.Time{},
 	}
 }
 

@@ -28,36 +28,44 @@ const verifyTimeout = 30 * time.Second
 // Unauthenticated, which tells nothing of the reason, and TooMany, whose cause
 // is a *Backoff, after too many wrong passwords from that source.
 func (s *Store) Authenticate(ctx context.Context, username, password, source string) (access.Principal, error) {
+	p, repeated, err := s.authenticate(ctx, username, password, source)
+	s.logins.note(repeated, err)
+	return p, err
+}
+
+// authenticate is Authenticate; repeated says that this credential was refused
+// before.
+func (s *Store) authenticate(ctx context.Context, username, password, source string) (p access.Principal, repeated bool, err error) {
 	if !utf8.ValidString(username) || strings.ContainsRune(username, 0) {
-		return access.Principal{}, wrong() // nobody's name, and PostgreSQL would refuse it as text
+		return p, false, wrong() // nobody's name, and PostgreSQL would refuse it as text
 	}
 	k := s.credential(username, password)
 	who := attempt{strings.ToLower(username), sourceKey(source)}
 	now := time.Now()
 	v, known := s.cache.get(k, now)
+	s.hits.Note(known)
 	if known && !v.ok {
-		return access.Principal{}, wrong() // the caller has been told before: no new guess
+		return p, true, wrong() // the caller has been told before: no new guess
 	}
 	// This comes before a good verdict is used: a hit would tell a guess that it is right.
 	if wait := s.backoff.waiting(who, now); wait > 0 {
-		return access.Principal{}, tooMany(wait)
+		return p, false, tooMany(wait)
 	}
 	if !known {
-		var err error
 		if v, err = s.check(ctx, k, who, username, password); err != nil {
-			return access.Principal{}, err
+			return p, false, err
 		}
 	}
 	if !v.ok {
-		return access.Principal{}, wrong()
+		return p, false, wrong()
 	}
-	switch p := v.principal; {
+	switch p = v.principal; {
 	case p.Kind == access.Robot:
 		s.noteUse(used{"robots", p.ID}, now)
 	case p.Limit != nil && p.Limit.Token != 0:
 		s.noteUse(used{"access_tokens", p.Limit.Token}, now)
 	}
-	return v.principal, nil
+	return p, false, nil
 }
 
 // credential is the name under which a verdict is remembered. It is keyed by a

@@ -36,6 +36,7 @@ import (
 	"berth/appliance/fault"
 	"berth/services/database"
 	"berth/services/event"
+	"berth/services/metric"
 	"berth/services/reference"
 )
 
@@ -77,6 +78,8 @@ type Store struct {
 	repos    *otter.Cache[string, repo]             // by name; a wrong id fails a foreign key and is looked up again
 	totals   *otter.Cache[string, int]              // how long long lists are; see infoPage
 	tags     *tagLookups
+	hits     struct{ payloads, links, repos metric.Hits }
+	work     work
 }
 
 // payloadCache is how many bytes of manifests are kept in memory, linkLife how
@@ -128,6 +131,11 @@ func New(o Options) (*Store, error) {
 		ExpiryCalculator: otter.ExpiryWriting[string, repo](linkLife),
 	})
 	return s, err
+}
+
+// Caches are the hits and misses of what is remembered, by what it is.
+func (s *Store) Caches() map[string]*metric.Hits {
+	return map[string]*metric.Hits{"manifests": &s.hits.payloads, "links": &s.hits.links, "repositories": &s.hits.repos}
 }
 
 // Blob is where a blob's bytes are.
@@ -183,7 +191,7 @@ type repo struct {
 
 // findRepo finds a repository; fault NotFound if there is none.
 func (s *Store) findRepo(ctx context.Context, name string) (repo, error) {
-	if r, ok := s.repos.GetIfPresent(name); ok {
+	if r, ok := s.repos.GetIfPresent(name); s.hits.repos.Note(ok) {
 		return r, nil
 	}
 	var r repo

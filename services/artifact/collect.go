@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,8 +26,8 @@ type Collected struct {
 // unlinks with remove what earlier runs have dropped. It is safe beside pushes
 // and beside itself: workers skip what another holds. It does no storage I/O
 // inside a transaction.
-func (s *Store) Collect(ctx context.Context, limit int, remove func(ctx context.Context, key string) error) (Collected, error) {
-	var c Collected
+func (s *Store) Collect(ctx context.Context, limit int, remove func(ctx context.Context, key string) error) (c Collected, err error) {
+	defer func() { s.work.note(c, err, time.Now()) }()
 	if err := s.emptyTrash(ctx); err != nil {
 		return c, err
 	}
@@ -55,8 +56,45 @@ func (s *Store) Collect(ctx context.Context, limit int, remove func(ctx context.
 			break
 		}
 	}
-	err := s.sweep(ctx, limit, remove, &c)
+	err = s.sweep(ctx, limit, remove, &c)
 	return c, err
+}
+
+// Work is what the collector has done in this process.
+type Work struct {
+	Collected
+	Runs, Failures int       // a failure is a run that ended early
+	Last           time.Time // when a run last came to its end; zero = never
+}
+
+// work keeps Work.
+type work struct {
+	mu sync.Mutex
+	Work
+}
+
+func (w *work) note(c Collected, err error, now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.Runs++
+	if err != nil {
+		w.Failures++
+	} else {
+		w.Last = now
+	}
+	w.Manifests += c.Manifests
+	w.Blobs += c.Blobs
+	w.Objects += c.Objects
+	w.Bytes += c.Bytes
+	w.Failed += c.Failed
+	w.Dropped += c.Dropped
+}
+
+// Work tells what the collector has done since this process began.
+func (s *Store) Work() Work {
+	s.work.mu.Lock()
+	defer s.work.mu.Unlock()
+	return s.work.Work
 }
 
 // emptyTrash forgets tags whose time in the recycle bin is over, and queues the

@@ -57,7 +57,7 @@ func (s *Store) manifest(ctx context.Context, row pgx.Row) (m Manifest, err erro
 
 // load adds a manifest's payload.
 func (s *Store) load(ctx context.Context, m *Manifest) error {
-	if payload, ok := s.payloads.GetIfPresent(m.Digest); ok {
+	if payload, ok := s.payloads.GetIfPresent(m.Digest); s.hits.payloads.Note(ok) {
 		m.Payload = payload
 		return nil
 	}
@@ -72,7 +72,7 @@ func (s *Store) load(ctx context.Context, m *Manifest) error {
 // A link that was seen is trusted for linkLife.
 func (s *Store) Blob(ctx context.Context, repo string, d reference.Digest) (Blob, error) {
 	at := link{repo, d}
-	if b, ok := s.links.GetIfPresent(at); ok {
+	if b, ok := s.links.GetIfPresent(at); s.hits.links.Note(ok) {
 		return b, nil
 	}
 	b, _, err := s.blobRow(ctx, repo, d, 0)

@@ -23,6 +23,7 @@ import (
 	"berth/appliance/secret"
 	"berth/services/database"
 	"berth/services/event"
+	"berth/services/metric"
 )
 
 // Settings are the settings by Harbor's keys. A field of type secret.Text is a
@@ -115,6 +116,9 @@ type Store struct {
 	hearing atomic.Bool
 	last    atomic.Pointer[snapshot]
 	loads   singleflight.Group
+
+	// Hits tells how often the settings were in memory.
+	Hits metric.Hits
 }
 
 type snapshot struct {
@@ -154,7 +158,8 @@ func (s *Store) Channel() database.Channel {
 // Unavailable.
 func (s *Store) Current(ctx context.Context) (Settings, error) {
 	changes := s.changes.Load()
-	if have := s.last.Load(); have != nil && have.changes == changes && (s.hearing.Load() || time.Since(have.at) < deafLife) {
+	have := s.last.Load()
+	if s.Hits.Note(have != nil && have.changes == changes && (s.hearing.Load() || time.Since(have.at) < deafLife)) {
 		return have.Settings, nil
 	}
 	loaded, err, _ := s.loads.Do(fmt.Sprint(changes), func() (any, error) {

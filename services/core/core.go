@@ -51,6 +51,7 @@ import (
 	"net/http"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"berth/appliance/secret"
 	"berth/services/account"
@@ -59,6 +60,7 @@ import (
 	"berth/services/directory"
 	"berth/services/immutability"
 	"berth/services/label"
+	"berth/services/metric"
 	"berth/services/oidc"
 	"berth/services/project"
 	"berth/services/quota"
@@ -76,6 +78,8 @@ type Options struct {
 	Projects  *project.Store
 	Artifacts *artifact.Store
 	Log       *slog.Logger
+	// Metrics is where the API registers its own; nil = nowhere.
+	Metrics prometheus.Registerer
 	// Configuration has what administrators change while Berth runs.
 	Configuration *configuration.Store
 	// Directory is the LDAP directory that the settings name.
@@ -127,6 +131,7 @@ type API struct {
 	openAPI []byte
 	icons   icons
 	csrfKey []byte
+	meters  *metric.HTTP
 }
 
 // New makes the API.
@@ -138,18 +143,19 @@ func New(o Options) (*API, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &API{Options: o, mux: http.NewServeMux(), csrfKey: o.Key.For("csrf tokens")}
+	a := &API{Options: o, mux: http.NewServeMux(), csrfKey: o.Key.For("csrf tokens"), meters: metric.NewHTTP(o.Metrics, metric.Small)}
 	for _, rt := range routes {
-		a.mux.Handle(rt.method+" "+rt.path, a.serve(rt))
+		a.mux.Handle(rt.method+" "+rt.path, a.meters.Route(rt.path).Serve(a.serve(rt)))
 	}
-	a.mux.HandleFunc("/", a.noRoute)
+	a.mux.Handle("/", a.meters.Route("none").Serve(http.HandlerFunc(a.noRoute)))
 	docs, err := docsPage()
 	if err != nil {
 		return nil, err
 	}
-	a.mux.HandleFunc("GET /{$}", a.front)
-	a.mux.Handle("GET /api/docs", docs)
-	a.mux.Handle("GET /api/docs/{file}", docs)
+	pages := a.meters.Route("pages")
+	a.mux.Handle("GET /{$}", pages.Serve(http.HandlerFunc(a.front)))
+	a.mux.Handle("GET /api/docs", pages.Serve(docs))
+	a.mux.Handle("GET /api/docs/{file}", pages.Serve(docs))
 	if a.icons, err = loadIcons(); err != nil {
 		return nil, err
 	}

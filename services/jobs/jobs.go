@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
@@ -50,6 +51,8 @@ type Options struct {
 	AuditChain *audit.Chain
 	// Heartbeat and Dead are task.RunnerOptions'.
 	Heartbeat, Dead time.Duration
+	// Metrics is where the service registers its own; nil = nowhere.
+	Metrics prometheus.Registerer
 }
 
 // Consumer does what an event asks for. An error makes the event come again.
@@ -73,6 +76,7 @@ type Service struct {
 	client *river.Client[pgx.Tx]
 	trail  *audit.Recorder
 	runner *task.Runner
+	meters *meters
 }
 
 // The periodic jobs. A kind of job is one type; its worker is a method below.
@@ -100,20 +104,20 @@ func New(o Options) (*Service, error) {
 	if o.Every == (Intervals{}) {
 		o.Every = DefaultIntervals
 	}
-	s := &Service{Options: o, trail: audit.NewRecorder(o.Pool, o.AuditChain, o.AuditRules)}
+	s := &Service{Options: o, trail: audit.NewRecorder(o.Pool, o.AuditChain, o.AuditRules), meters: newMeters(o)}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, river.WorkFunc(s.event))
-	river.AddWorker(workers, river.WorkFunc(s.collect))
-	river.AddWorker(workers, river.WorkFunc(s.sweep))
-	river.AddWorker(workers, river.WorkFunc(s.scrub))
-	river.AddWorker(workers, river.WorkFunc(s.upkeep))
+	river.AddWorker(workers, measured(s, "collect", s.collect))
+	river.AddWorker(workers, measured(s, "sweep", s.sweep))
+	river.AddWorker(workers, measured(s, "scrub", s.scrub))
+	river.AddWorker(workers, measured(s, "audit", s.upkeep))
 	queues := map[string]river.QueueConfig{
 		river.QueueDefault: {MaxWorkers: 4},
 		// Events come in bursts, and are written together.
 		event.Queue: {MaxWorkers: 500, FetchCooldown: 100 * time.Millisecond, FetchPollInterval: time.Second},
 	}
 	name := processName()
-	s.runner = task.NewRunner(o.Tasks, task.RunnerOptions{Pool: o.Pool, Kinds: o.Kinds, Log: o.Log, Name: name, Heartbeat: o.Heartbeat, Dead: o.Dead})
+	s.runner = task.NewRunner(o.Tasks, task.RunnerOptions{Pool: o.Pool, Kinds: o.Kinds, Log: o.Log, Name: name, Heartbeat: o.Heartbeat, Dead: o.Dead, Ended: s.meters.task})
 	s.runner.Register(workers, queues)
 	var err error
 	s.client, err = river.NewClient(riverpgxv5.New(o.Pool), &river.Config{
@@ -134,6 +138,15 @@ func New(o Options) (*Service, error) {
 		},
 	})
 	return s, err
+}
+
+// measured counts how a periodic job's runs end.
+func measured[T river.JobArgs](s *Service, name string, work func(context.Context, *river.Job[T]) error) river.Worker[T] {
+	return river.WorkFunc(func(ctx context.Context, job *river.Job[T]) error {
+		err := work(ctx, job)
+		s.meters.run(name, err)
+		return err
+	})
 }
 
 // processName tells one life of a process from all others.
@@ -193,7 +206,9 @@ func (s *Service) event(ctx context.Context, job *river.Job[event.Event]) error 
 	for _, consume := range s.Consumers {
 		all = append(all, consume(ctx, job.Args))
 	}
-	return errors.Join(all...)
+	err := errors.Join(all...)
+	s.meters.event(job.Args.Time, err)
+	return err
 }
 
 // collectLimit bounds one run; what is left waits for the next.
@@ -235,7 +250,9 @@ func (s *Service) scrub(ctx context.Context, _ *river.Job[scrubArgs]) error {
 	}
 	n := max(10, int(float64(total)*float64(s.Every.Scrub)/float64(s.Every.Verify)))
 	_, err := s.Artifacts.Verify(ctx, n, time.Now().Add(-s.Every.Verify), Hash(s.Blobs), Missing, func(c artifact.Check) {
+		s.meters.verified.Inc()
 		if c.Damaged {
+			s.meters.damaged.Inc()
 			s.Log.Error("a blob is damaged; push an image that has it again to heal it", "digest", c.Digest.String(), "key", c.Key, "reason", c.Reason)
 		}
 	})

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"berth/services/proxy"
 )
 
@@ -27,16 +29,22 @@ func (nobody) SetWriteDeadline(time.Time) error {
 // BenchmarkDoor is what the door itself adds to a request: routes, id, headers
 // and access log.
 func BenchmarkDoor(b *testing.B) {
+	for name, registry := range map[string]prometheus.Registerer{"plain": nil, "metrics": prometheus.NewRegistry()} {
+		b.Run(name, func(b *testing.B) { benchmarkDoor(b, func(o *proxy.Options) { o.Metrics = registry }) })
+	}
+}
+
+func benchmarkDoor(b *testing.B, with func(*proxy.Options)) {
 	answer := []byte("{}")
 	bare := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(answer) })
-	door := newDoor(b, func(o *proxy.Options) { o.Registry, o.AccessLog = bare, io.Discard })
+	door := newDoor(b, func(o *proxy.Options) { o.Registry, o.AccessLog = bare, io.Discard; with(o) })
 	open(b, door, false) // for the access log's goroutine
+	r := httptest.NewRequest(http.MethodGet, "/v2/library/app/manifests/1.0", nil)
+	w := nobody{http.Header{}}
 	b.ReportAllocs()
 	for b.Loop() {
-		b.StopTimer()
-		r := httptest.NewRequest(http.MethodGet, "/v2/library/app/manifests/1.0", nil)
-		w := nobody{http.Header{}}
-		b.StartTimer()
+		clear(w.header)
+		clear(r.Header)
 		door.ServeHTTP(w, r)
 	}
 }

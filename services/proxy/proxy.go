@@ -26,6 +26,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -62,6 +63,8 @@ type Options struct {
 	// AccessLog gets one line of JSON for each request. nil = none.
 	AccessLog io.Writer
 	Log       *slog.Logger // required
+	// Metrics is where the door registers its own; nil = nowhere.
+	Metrics prometheus.Registerer
 }
 
 // Door is the front door. It is an http.Handler, so that tests need no socket.
@@ -71,6 +74,7 @@ type Door struct {
 	core    http.Handler
 	access  *accessLog // nil = none
 	slots   chan struct{}
+	meters  meters
 }
 
 // New makes a door. Run opens it.
@@ -87,6 +91,7 @@ func New(o Options) *Door {
 	if o.AccessLog != nil {
 		d.access = newAccessLog(o.AccessLog, o.Log)
 	}
+	d.meters = newMeters(o.Metrics, d)
 	return d
 }
 
@@ -192,13 +197,21 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := newExchange(w, r)
 	id := d.identify(x, r)
 	w.Header()["X-Request-Id"] = id
+	bad := unclean(r)
+	kind := classMalformed
+	if !bad {
+		kind = classOf(r.URL.Path)
+	}
+	route := d.meters[kind]
+	route.Begin()
 	defer func() {
 		x.end()
+		route.End(r.Method, x.status, time.Since(x.start), x.body.read.Load(), x.written)
 		if d.access != nil {
 			d.access.add(x, r, id[0])
 		}
 	}()
-	if unclean(r) {
+	if bad {
 		refuse(x, http.StatusBadRequest, "BAD_REQUEST", "the path is malformed")
 		return
 	}
@@ -206,7 +219,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case strings.HasPrefix(path, "/v2/") || path == "/v2":
 		d.options.Registry.ServeHTTP(x, r)
-	case path == "/service/token":
+	case kind == classToken:
 		d.token.ServeHTTP(x, r)
 	default:
 		d.core.ServeHTTP(x, r)

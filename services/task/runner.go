@@ -29,6 +29,9 @@ type RunnerOptions struct {
 	Heartbeat, Dead time.Duration
 	// Tick is how often schedules are looked at; 0 is a second.
 	Tick time.Duration
+	// Ended is told of each run: how it ended (Scheduled: it is tried again,
+	// Pending: it was cut off) and how long it took. Nil is nobody.
+	Ended func(vendor string, end Status, took time.Duration)
 }
 
 // Runner runs tasks in a jobs service.
@@ -56,6 +59,9 @@ func NewRunner(store *Store, o RunnerOptions) *Runner {
 	}
 	if o.Tick == 0 {
 		o.Tick = time.Second
+	}
+	if o.Ended == nil {
+		o.Ended = func(string, Status, time.Duration) {}
 	}
 	r := &Runner{RunnerOptions: o, store: store, kinds: map[string]Kind{}, active: map[int64]*activeRun{}}
 	for _, k := range o.Kinds {
@@ -100,6 +106,7 @@ func (r *Runner) work(ctx context.Context, j job) error {
 		cancel(ErrLeaving)
 	}
 	defer r.end(run)
+	began := time.Now()
 	err = r.handle(runCtx, kind, run)
 	if cause := context.Cause(runCtx); cause != nil && err != nil {
 		err = cause
@@ -120,6 +127,7 @@ func (r *Runner) work(ctx context.Context, j job) error {
 	if err := run.log.flush(after, true); err != nil {
 		r.Log.Warn("cannot keep the end of a task's log", "task", run.Task.ID, "err", err)
 	}
+	r.Ended(run.Task.Vendor, outcome(run, err), time.Since(began))
 	return r.settle(after, kind, run, err)
 }
 
@@ -200,23 +208,37 @@ func (r *Runner) Leave() {
 	}
 }
 
+// outcome is the state that a run's end leads to.
+func outcome(run *Run, failure error) Status {
+	switch {
+	case failure == nil:
+		return Success
+	case errors.Is(failure, ErrStopped), errors.Is(failure, ErrLost):
+		return Stopped
+	case errors.Is(failure, ErrLeaving):
+		return Pending
+	case !run.Last() && !errors.As(failure, new(*permanent)):
+		return Scheduled
+	}
+	return Error
+}
+
 // settle writes what became of a run, and queues the next one if there is to be
 // one, in one transaction.
 func (r *Runner) settle(ctx context.Context, k Kind, run *Run, failure error) error {
 	t := run.Task
-	status, message, again := Success, "", (*time.Time)(nil)
+	status, message, again := outcome(run, failure), "", (*time.Time)(nil)
 	free := 0 // attempts given back
-	switch {
-	case failure == nil:
-	case errors.Is(failure, ErrStopped), errors.Is(failure, ErrLost):
+	switch status {
+	case Stopped:
 		return nil // the row says so already
-	case errors.Is(failure, ErrLeaving):
-		status, free = Pending, 1
-	case !run.Last() && !errors.As(failure, new(*permanent)):
+	case Pending:
+		free = 1
+	case Scheduled:
 		at := time.Now().Add(k.backoff(t.Attempts))
-		status, message, again = Scheduled, failure.Error(), &at
-	default:
-		status, message = Error, failure.Error()
+		message, again = failure.Error(), &at
+	case Error:
+		message = failure.Error()
 	}
 	for wait := 100 * time.Millisecond; ; wait *= 2 {
 		err := r.write(ctx, t, status, printable(message), again, free)

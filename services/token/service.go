@@ -13,6 +13,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"berth/appliance/fault"
 	"berth/appliance/secret"
@@ -33,12 +34,16 @@ type Options struct {
 	// Configuration says how long a token lives (token_expiration).
 	Configuration *configuration.Store
 	Log           *slog.Logger
+	// Metrics is where the service registers its own; nil = nowhere.
+	Metrics prometheus.Registerer
 }
 
 // Service signs tokens. It is the http.Handler of /service/token.
 type Service struct {
 	Options
-	keys *keyring
+	keys    *keyring
+	meters  meters
+	handler http.Handler // answer, measured
 }
 
 // New makes a Service with a key to sign with.
@@ -46,7 +51,8 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	if o.Rotation == (Rotation{}) {
 		o.Rotation = DefaultRotation
 	}
-	s := &Service{o, &keyring{pool: o.Pool, seal: o.Key, rotation: o.Rotation}}
+	s := &Service{Options: o, keys: &keyring{pool: o.Pool, seal: o.Key, rotation: o.Rotation}, meters: newMeters(o.Metrics)}
+	s.handler = s.meters.requests.Serve(http.HandlerFunc(s.answer))
 	return s, s.keys.refresh(ctx)
 }
 
@@ -66,6 +72,10 @@ type asked struct {
 // ServeHTTP answers GET (Docker's token specification) and POST (its OAuth2
 // variant, which containerd tries first).
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.handler.ServeHTTP(w, r)
+}
+
+func (s *Service) answer(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/service/token" {
 		s.fail(w, r, fault.New(fault.NotFound, "there is no such endpoint"))
 		return
@@ -154,7 +164,11 @@ func (s *Service) issue(ctx context.Context, a asked, r *http.Request) (Token, e
 	if err != nil {
 		return Token{}, err
 	}
-	return s.sign(who, granted, time.Now(), time.Duration(settings.TokenExpiration)*time.Minute)
+	t, err := s.sign(who, granted, time.Now(), time.Duration(settings.TokenExpiration)*time.Minute)
+	if err == nil {
+		s.meters.issued[who.Kind].Inc()
+	}
+	return t, err
 }
 
 // grant cuts what was asked for down to what is allowed. What does not exist
@@ -239,6 +253,7 @@ var kindStatus = map[fault.Kind]int{
 }
 
 func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
+	s.meters.refuse(err)
 	f := fault.Of(err)
 	status, ok := kindStatus[f.Kind]
 	if !ok {

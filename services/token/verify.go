@@ -16,6 +16,7 @@ import (
 
 	"berth/appliance/fault"
 	"berth/services/database"
+	"berth/services/metric"
 )
 
 // Verified is a token that has been checked.
@@ -38,6 +39,9 @@ type Verifier struct {
 	keys    map[string]ed25519.PublicKey
 	read    time.Time // when keys were read
 	reading singleflight.Group
+
+	// Hits tells how often a token had been verified before.
+	Hits metric.Hits
 }
 
 // Limits of the verifier: how many tokens it remembers, how long a token may
@@ -71,7 +75,7 @@ func NewVerifier(pool *pgxpool.Pool, now func() time.Time) (*Verifier, error) {
 // be read).
 func (v *Verifier) Verify(ctx context.Context, raw string) (*Verified, error) {
 	now := v.now()
-	if t, ok := v.seen.GetIfPresent(raw); ok {
+	if t, ok := v.seen.GetIfPresent(raw); v.Hits.Note(ok) {
 		// The clock is asked again: it may have been set since.
 		if now.Before(t.expires.Add(leeway)) && !now.Before(t.begins.Add(-leeway)) {
 			return t, nil
