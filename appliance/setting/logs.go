@@ -13,6 +13,8 @@ import (
 
 // Logs are the settings of the log service.
 type Logs struct {
+	// Off leaves the log service out: lines go to standard error alone.
+	Off bool `yaml:"off"`
 	// Dir is where messages are kept. Empty: logs below Data.
 	Dir string `yaml:"dir"`
 	// SizeMB is how many MiB they may take on the disk; 0 means 2048.

@@ -76,8 +76,8 @@ type Settings struct {
 	AllowTargets []string `yaml:"allow_targets"`
 	// LogLevel is debug, info, warn or error; empty means info.
 	LogLevel string `yaml:"log_level"`
-	// AccessLog is the file of the front door's access log; empty: access.log
-	// below Data, "-": standard error, "off": none.
+	// AccessLog is a file for the front door's access log, beside the log service;
+	// empty: the log service alone, "-": standard error, "off": none at all.
 	AccessLog string `yaml:"access_log"`
 	// Logs say how the log service keeps and forwards messages.
 	Logs Logs `yaml:"logs"`

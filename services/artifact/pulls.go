@@ -28,10 +28,10 @@ type pullKey struct {
 }
 
 type pulled struct {
-	count             int64
-	last              time.Time
-	name, digest      string
-	source, requestID string // of the last pull
+	count        int64
+	last         time.Time
+	name, digest string
+	by           event.Origin // of the last pull
 }
 
 // maxPulls bounds what is kept between flushes; beyond it pulls are not counted.
@@ -54,7 +54,7 @@ func (p *Pulls) Add(manifest, repo int64, name, tag, digest string, by event.Ori
 		p.seen[key] = e
 	}
 	e.count++
-	e.last, e.source, e.requestID = time.Now(), by.Source, by.RequestID
+	e.last, e.by = time.Now(), by
 }
 
 // Run flushes every interval, and once more when ctx ends.
@@ -114,7 +114,7 @@ func (s *Store) recordPulls(ctx context.Context, seen map[pullKey]*pulled) error
 		}
 		events = append(events, event.Event{
 			ID: uuid.New(), Time: e.last.UTC().Truncate(time.Microsecond), Operation: "pull", ResourceType: "artifact", Success: true,
-			Resource: resource, Description: "pull artifact: " + at, User: key.user, Source: e.source, RequestID: e.requestID,
+			Resource: resource, Description: "pull artifact: " + at, User: key.user, Source: e.by.Source, RequestID: e.by.RequestID, TokenRequest: e.by.TokenRequest,
 			RepositoryID: key.repo, Repository: e.name, Digest: e.digest, Tag: key.tag,
 		})
 	}

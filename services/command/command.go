@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/appliance/fault"
+	"berth/appliance/logger"
 	"berth/appliance/setting"
 	"berth/appliance/version"
 )
@@ -111,7 +112,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run it:"}, &cobra.Group{ID: "care", Title: "Look after it:"})
 	root.AddCommand(a.upCommand())
-	root.AddCommand(a.serviceCommands()...)
+	root.AddCommand(append(a.serviceCommands(), a.logsCommand())...)
 	root.AddCommand(a.adminCommand(), a.configurationCommand(), a.importCommand(), a.verifyCommand(), a.collectCommand(), a.trashCommand(), a.auditCommand(), a.quotaCommand(),
 		a.migrateCommand(), a.checkCommand(), a.versionCommand())
 	for _, c := range root.Commands() {
@@ -184,13 +185,10 @@ func (a *app) settings(c *cobra.Command) (setting.Settings, error) {
 	return s, err
 }
 
-// logger writes for people on a terminal and as key=value elsewhere.
-func logger(w io.Writer, s setting.Settings) *slog.Logger {
-	level := slog.LevelInfo
-	if s.LogLevel != "" {
-		_ = level.UnmarshalText([]byte(strings.ToUpper(s.LogLevel))) // checked by Settings.Check
-	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+// quietly is the log of a command that does one thing: to standard error alone.
+func quietly(w io.Writer, s setting.Settings) *slog.Logger {
+	l, _ := logger.Level(s.LogLevel) // checked by Settings.Check
+	return logger.New(logger.Options{Stderr: w, Level: l})
 }
 
 func (a *app) versionCommand() *cobra.Command {

@@ -31,7 +31,8 @@ import (
 )
 
 // frontDoor opens the sockets that the settings ask for and serves them.
-func frontDoor(ctx context.Context, s setting.Settings, registry http.Handler, log *slog.Logger, ready func()) error {
+func frontDoor(ctx context.Context, p *process, registry http.Handler, ready func()) error {
+	s, log := p.settings, p.log
 	o := proxy.Options{
 		Registry: registry, TokenSocket: s.Socket("token"), CoreSocket: s.Socket("core"),
 		MaxConns: s.MaxConnections, TrustedProxies: prefixes(s.TrustedProxies), Log: log,
@@ -70,6 +71,9 @@ func frontDoor(ctx context.Context, s setting.Settings, registry http.Handler, l
 	if lines != nil {
 		defer lines.Close()
 		o.AccessLog = lines
+	}
+	if s.AccessLog != "off" {
+		o.Sink = p.sink
 	}
 	door := proxy.New(o)
 	g.Go(func() error { return door.Run(ctx, entrances...) })
@@ -177,15 +181,13 @@ func renew(ctx context.Context, s setting.Settings, certificates *cert.Reloader,
 	}
 }
 
-// accessLog opens the access log that the settings name.
+// accessLog opens the file that the settings name for the access log; nil = none.
 func accessLog(s setting.Settings) (io.WriteCloser, error) {
 	switch s.AccessLog {
-	case "off":
+	case "", "off":
 		return nil, nil
 	case "-":
 		return os.NewFile(uintptr(2), "/dev/stderr"), nil
-	case "":
-		return openRotating(filepath.Join(s.Data, "access.log"), accessLogSize)
 	}
 	return openRotating(s.AccessLog, accessLogSize)
 }

@@ -259,7 +259,7 @@ func (n *node) readOnly(ctx context.Context) (bool, error) {
 // withNode runs f for a command that works on a node's data, whether the node
 // is running or not: if its private database is down it is started for as long.
 func (a *app) withNode(ctx context.Context, s setting.Settings, f func(context.Context, *node) error) error {
-	log := logger(a.stderr, s)
+	log := quietly(a.stderr, s)
 	if s.Database == "" {
 		if _, err := os.Stat(s.Cluster()); err != nil {
 			return fault.Wrap(fault.Invalid, err, "there is no Berth in %s", s.Data).On("--data").

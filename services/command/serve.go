@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"berth/appliance/logger"
 	"berth/appliance/secret"
 	"berth/appliance/setting"
 	"berth/appliance/unit"
@@ -35,7 +36,7 @@ import (
 type service struct {
 	name  string
 	about string
-	run   func(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error
+	run   func(ctx context.Context, p *process, ready func()) error
 	// probe is a path that the service answers without the database, by which
 	// the watchdog knows that it lives; "" for one that serves nothing.
 	probe string
@@ -47,29 +48,36 @@ func services() []service {
 		{"token", "Serve the token service, the only one that can read the signing keys", runToken, "/service/token"},
 		{"core", "Serve Harbor's REST API", runCore, "/api/v2.0/ping"},
 		{"jobs", "Run background jobs: audit trail, garbage collection, verification", runJobs, ""},
+		{"logs", "Collect, keep and forward log messages", runLogs, "/v1/stats"},
 	}
 }
 
 // serviceCommands are `berth registry`, `berth token` and so on: what a systemd
-// unit runs.
+// unit runs. That of the log service is `berth logs serve`.
 func (a *app) serviceCommands() []*cobra.Command {
 	var list []*cobra.Command
 	for _, svc := range services() {
-		c := &cobra.Command{
-			Use: svc.name, Short: svc.about, Args: cobra.NoArgs, GroupID: "run",
-			RunE: func(c *cobra.Command, _ []string) error {
-				s, err := a.settings(c)
-				if err != nil {
-					return err
-				}
-				return a.serve(c.Context(), s, svc)
-			},
+		if svc.name != "logs" {
+			list = append(list, a.serviceCommand(svc.name, svc))
 		}
-		a.settingFlags(c)
-		a.listenFlags(c)
-		list = append(list, c)
 	}
 	return list
+}
+
+func (a *app) serviceCommand(use string, svc service) *cobra.Command {
+	c := &cobra.Command{
+		Use: use, Short: svc.about, Args: cobra.NoArgs, GroupID: "run",
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := a.settings(c)
+			if err != nil {
+				return err
+			}
+			return a.serve(c.Context(), s, svc)
+		},
+	}
+	a.settingFlags(c)
+	a.listenFlags(c)
+	return c
 }
 
 // serve runs one service for systemd: READY once it is up, the watchdog while
@@ -78,11 +86,12 @@ func (a *app) serve(ctx context.Context, s setting.Settings, svc service) error 
 	if err := prepareDirs(s); err != nil {
 		return err
 	}
-	log := logger(a.stderr, s).With("service", svc.name)
+	p := newProcess(a.stderr, s, svc.name)
+	defer p.start(ctx)()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return svc.run(ctx, s, log, func() {
-			log.Info("ready")
+		return svc.run(ctx, p, func() {
+			p.log.Info("ready")
 			unit.Ready("serving")
 		})
 	})
@@ -137,28 +146,28 @@ const (
 	jobsConns     = 12
 )
 
-func runToken(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error {
-	n, err := openMigrated(ctx, s, log, tokenConns, database.IndexProbes)
+func runToken(ctx context.Context, p *process, ready func()) error {
+	n, err := openMigrated(ctx, p.settings, p.log, tokenConns, database.IndexProbes)
 	if err != nil {
 		return err
 	}
 	defer n.close()
-	key, err := secret.LoadKey(filepath.Join(s.Keys(), "token.key"))
+	key, err := secret.LoadKey(filepath.Join(p.settings.Keys(), "token.key"))
 	if err != nil {
 		return err
 	}
-	svc, err := token.New(ctx, token.Options{Pool: n.pool, Key: key, Accounts: n.accounts, Projects: n.projects, Configuration: n.configuration, Log: log})
+	svc, err := token.New(ctx, token.Options{Pool: n.pool, Key: key, Accounts: n.accounts, Projects: n.projects, Configuration: n.configuration, Log: p.log})
 	if err != nil {
 		return err
 	}
-	l, err := unit.Listen(ctx, "token", "unix", s.Socket("token"), 0o660)
+	l, err := unit.Listen(ctx, "token", "unix", p.settings.Socket("token"), 0o660)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return svc.Run(ctx) })
 	n.follow(ctx, g)
-	g.Go(func() error { return serveHTTP(ctx, l, svc, log) })
+	g.Go(func() error { return serveHTTP(ctx, l, svc, p.log) })
 	ready()
 	return g.Wait()
 }
@@ -189,8 +198,8 @@ func openAll(ctx context.Context, s setting.Settings, log *slog.Logger, conns in
 	return n, st, err
 }
 
-func runCore(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error {
-	n, st, err := openAll(ctx, s, log, coreConns)
+func runCore(ctx context.Context, p *process, ready func()) error {
+	n, st, err := openAll(ctx, p.settings, p.log, coreConns)
 	if err != nil {
 		return err
 	}
@@ -200,20 +209,20 @@ func runCore(ctx context.Context, s setting.Settings, log *slog.Logger, ready fu
 	if err != nil {
 		return err
 	}
-	l, err := unit.Listen(ctx, "core", "unix", s.Socket("core"), 0o660)
+	l, err := unit.Listen(ctx, "core", "unix", p.settings.Socket("core"), 0o660)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	n.follow(ctx, g, st.artifacts.Channel())
 	g.Go(func() error { return api.Sessions.Run(ctx) })
-	g.Go(func() error { return serveHTTP(ctx, l, api, log) })
+	g.Go(func() error { return serveHTTP(ctx, l, api, p.log) })
 	ready()
 	return g.Wait()
 }
 
-func runJobs(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error {
-	n, st, err := openAll(ctx, s, log, jobsConns)
+func runJobs(ctx context.Context, p *process, ready func()) error {
+	n, st, err := openAll(ctx, p.settings, p.log, jobsConns)
 	if err != nil {
 		return err
 	}
@@ -225,11 +234,11 @@ func runJobs(ctx context.Context, s setting.Settings, log *slog.Logger, ready fu
 		return err
 	}
 	var linked *audit.Chain
-	if s.AuditChain {
+	if p.settings.AuditChain {
 		linked = n.chain()
 	}
 	svc, err := jobs.New(jobs.Options{
-		Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Tasks: n.tasks, Log: log,
+		Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Tasks: n.tasks, Log: p.log,
 		Kinds: append(deliveries, upkeep.Collector(st.artifacts, st.blobs.Delete), upkeep.Purger(n.pool, n.chain()),
 			retention.New(n.pool, n.outbox, n.tasks).Kind(st.artifacts)),
 		Consumers: []jobs.Consumer{hooks.Consume}, AuditRules: n.auditRules, AuditChain: linked,
@@ -251,8 +260,8 @@ func (n *node) auditRules(ctx context.Context) (audit.Rules, error) {
 	return audit.Rules{Disabled: disabled, Endpoint: s.AuditEndpoint, SkipDatabase: s.SkipAuditDatabase}, err
 }
 
-func runRegistry(ctx context.Context, s setting.Settings, log *slog.Logger, ready func()) error {
-	n, st, err := openAll(ctx, s, log, registryConns, database.IndexProbes)
+func runRegistry(ctx context.Context, p *process, ready func()) error {
+	n, st, err := openAll(ctx, p.settings, p.log, registryConns, database.IndexProbes)
 	if err != nil {
 		return err
 	}
@@ -264,7 +273,7 @@ func runRegistry(ctx context.Context, s setting.Settings, log *slog.Logger, read
 	}
 	pulls := artifact.NewPulls(st.artifacts)
 	handler, err := registry.New(registry.Options{
-		Artifacts: st.artifacts, Blobs: st.blobs, SessionKey: n.key.For("upload sessions"), Log: log, ReadOnly: n.readOnly,
+		Artifacts: st.artifacts, Blobs: st.blobs, SessionKey: n.key.For("upload sessions"), Log: p.log, ReadOnly: n.readOnly,
 		Auth: &registry.Auth{Tokens: verifier, Accounts: n.accounts, Projects: n.projects},
 		Pulls: func(p registry.PullRecord) {
 			pulls.Add(p.ManifestID, p.RepoID, p.Repo, p.Tag, p.Digest, p.Origin)
@@ -276,14 +285,14 @@ func runRegistry(ctx context.Context, s setting.Settings, log *slog.Logger, read
 	g, ctx := errgroup.WithContext(ctx)
 	n.follow(ctx, g, st.artifacts.Channel())
 	g.Go(func() error { return pulls.Run(ctx, 10*time.Second) })
-	g.Go(func() error { return frontDoor(ctx, s, handler, log, ready) })
+	g.Go(func() error { return frontDoor(ctx, p.as("proxy"), handler, ready) })
 	return g.Wait()
 }
 
 // serveHTTP serves one listener until ctx ends, then lets requests finish.
 func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
 	srv := &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: logger.Requests(h), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	failed := make(chan error, 1)

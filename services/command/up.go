@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +16,7 @@ import (
 
 	"berth/appliance/durable"
 	"berth/appliance/fault"
+	"berth/appliance/logger"
 	"berth/appliance/secret"
 	"berth/appliance/setting"
 	"berth/services/account"
@@ -73,14 +74,21 @@ func (a *app) up(ctx context.Context, s setting.Settings, passwordFile string) e
 	if err != nil {
 		return err
 	}
-	log := logger(a.stderr, s)
+	p := newProcess(a.stderr, s, "berth")
+	stopLogs, err := p.startLogs(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopLogs()
 
 	// The database outlives the services: they write until the end.
 	databaseCtx, stopDatabase := context.WithCancel(context.WithoutCancel(ctx))
 	databaseDone := make(chan error, 1)
 	databaseUp := make(chan struct{})
 	if s.Database == "" {
-		go func() { databaseDone <- cluster(s, log).Run(databaseCtx, func() { close(databaseUp) }) }()
+		go func() {
+			databaseDone <- cluster(s, logger.For(p.log, "postgres")).Run(databaseCtx, func() { close(databaseUp) })
+		}()
 	} else {
 		close(databaseUp)
 		databaseDone <- nil
@@ -96,12 +104,13 @@ func (a *app) up(ctx context.Context, s setting.Settings, passwordFile string) e
 	case <-ctx.Done():
 		return nil
 	}
-	return a.upServices(ctx, s, password, fresh, log)
+	return a.upServices(ctx, p, password, fresh)
 }
 
 // upServices prepares the database, then starts all services and says so.
-func (a *app) upServices(ctx context.Context, s setting.Settings, password secret.Text, fresh bool, log *slog.Logger) error {
-	n, err := openMigrated(ctx, s, log, 2)
+func (a *app) upServices(ctx context.Context, p *process, password secret.Text, fresh bool) error {
+	s := p.settings
+	n, err := openMigrated(ctx, s, p.log, 2)
 	if err != nil {
 		return err
 	}
@@ -118,11 +127,11 @@ func (a *app) upServices(ctx context.Context, s setting.Settings, password secre
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	list := services()
+	list := slices.DeleteFunc(services(), func(s service) bool { return s.name == "logs" }) // it runs already
 	up := make(chan string, len(list))
 	for _, svc := range list {
 		g.Go(func() error {
-			err := svc.run(ctx, s, log.With("service", svc.name), func() { up <- svc.name })
+			err := svc.run(ctx, p.as(svc.name), func() { up <- svc.name })
 			switch {
 			case ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
 				return nil // asked to stop, and did

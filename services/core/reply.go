@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math"
 	"net/http"
 	"net/url"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"berth/appliance/fault"
+	"berth/appliance/logger"
 	"berth/services/account"
 	"berth/services/artifact"
 	"berth/services/query"
@@ -240,11 +240,7 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	} else if f.Hint != "" {
 		message += ": " + f.Hint
 	}
-	if f.Kind == fault.Internal && r.Context().Err() == nil {
-		a.Log.Error("a request failed", "method", r.Method, "path", r.URL.Path, "request", w.Header().Get("X-Request-Id"), "err", err)
-	} else if f.Kind == fault.Unavailable {
-		a.Log.Warn("a request found a service away", slog.String("request", w.Header().Get("X-Request-Id")), slog.Any("err", err))
-	}
+	a.tell(r, f, err)
 	if wait, ok := errors.AsType[*account.Backoff](err); ok {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Wait.Seconds()))))
 	}
@@ -256,6 +252,23 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	refusal(w, c.status, c.code, message)
+}
+
+// tell logs why a request has failed or was refused.
+func (a *API) tell(r *http.Request, f *fault.Error, err error) {
+	reading := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch {
+	case f.Kind == fault.Internal && r.Context().Err() != nil: // the client has left
+	case f.Kind == fault.Internal, f.Kind == fault.Unavailable, f.Kind == fault.NoSpace:
+		a.Log.ErrorContext(r.Context(), "a request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+	case f.Kind == fault.NotFound && reading:
+	default:
+		user := ""
+		if about := logger.RequestOf(r.Context()); about != nil {
+			user = about.User
+		}
+		a.Log.InfoContext(r.Context(), "request refused", "method", r.Method, "path", r.URL.Path, "code", codes[f.Kind].code, "reason", f.Text, "field", f.Field, "user", user)
+	}
 }
 
 func refusal(w http.ResponseWriter, status int, code, message string) {

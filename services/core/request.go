@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"berth/appliance/fault"
+	"berth/appliance/logger"
 	"berth/services/access"
 	"berth/services/event"
 )
@@ -33,6 +34,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		id = uuid.NewString()
 	}
 	w.Header().Set("X-Request-Id", id)
+	about := &logger.Request{ID: id}
+	r = r.WithContext(logger.WithRequest(r.Context(), about))
 	source := sourceOf(r)
 	tidy(r)
 	if guarded(r) {
@@ -46,6 +49,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, r, err)
 		return
 	}
+	about.User = p.Name
 	ctx := event.With(r.Context(), event.Origin{User: p.Name, Source: source, RequestID: id})
 	r = r.WithContext(context.WithValue(ctx, principalKey{}, p))
 	a.mux.ServeHTTP(w, r)

@@ -33,6 +33,7 @@ type Event struct {
 	User         string    `json:"user,omitempty"` // "" = anonymous
 	Source       string    `json:"source,omitempty"`
 	RequestID    string    `json:"request_id,omitempty"`
+	TokenRequest string    `json:"token_request,omitempty"` // see Origin
 	ProjectID    int64     `json:"project_id,omitempty"`
 	RepositoryID int64     `json:"repository_id,omitempty"`
 	Repository   string    `json:"repository,omitempty"` // whole name
@@ -153,7 +154,7 @@ func complete(ctx context.Context, e Event) Event {
 		e.User = origin.User
 	}
 	if e.Source == "" && e.RequestID == "" {
-		e.Source, e.RequestID = origin.Source, origin.RequestID
+		e.Source, e.RequestID, e.TokenRequest = origin.Source, origin.RequestID, origin.TokenRequest
 	}
 	return e
 }
@@ -163,6 +164,9 @@ type Origin struct {
 	User      string // login name; "" = anonymous
 	Source    string // the client's address
 	RequestID string
+	// TokenRequest is the id of the request that got the token: all requests of one
+	// push share it.
+	TokenRequest string
 }
 
 type originKey struct{}

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"berth/appliance/fault"
+	"berth/appliance/logger"
 	"berth/services/artifact"
 	"berth/services/audit"
 	"berth/services/blob"
@@ -199,15 +200,22 @@ func (s *Service) Run(ctx context.Context) error {
 // wait for one another: a syslog collector that is away must not keep webhooks
 // from going out. Whatever fails makes the event come again to all of them.
 func (s *Service) event(ctx context.Context, job *river.Job[event.Event]) error {
+	e := job.Args
+	ctx = logger.WithRequest(ctx, &logger.Request{ID: e.RequestID, TokenRequest: e.TokenRequest})
 	var all []error
-	if job.Args.Notice == nil {
-		all = append(all, s.trail.Record(ctx, job.Args))
+	if e.Notice == nil {
+		all = append(all, s.trail.Record(ctx, e))
 	}
 	for _, consume := range s.Consumers {
-		all = append(all, consume(ctx, job.Args))
+		all = append(all, consume(ctx, e))
 	}
 	err := errors.Join(all...)
-	s.meters.event(job.Args.Time, err)
+	s.meters.event(e.Time, err)
+	if err != nil {
+		s.Log.WarnContext(ctx, "an event could not be handled, and will come again", "event", e.ID.String(), "operation", e.Operation, "resource", e.Resource, "attempt", job.Attempt, "err", err)
+	} else {
+		s.Log.InfoContext(ctx, "event handled", "event", e.ID.String(), "operation", e.Operation, "resource_type", e.ResourceType, "resource", e.Resource, "user", e.User)
+	}
 	return err
 }
 

@@ -11,19 +11,25 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
+
+	"berth/appliance/logger"
+	"berth/appliance/syslog"
+	"berth/services/reference"
 )
 
 // backlog is how many lines may wait for the disk. Beyond it they are counted
 // and dropped: a log that stalls must not stall the registry.
 const backlog = 4096
 
-// accessLog writes one line for each request. Its goroutine is the only one
-// that touches the writer, and formats: a request pays for a channel send.
+// accessLog writes one line for each request, to a file, to the log service, or
+// to both. Its goroutine is the only one that touches the writer, and formats: a
+// request pays for a channel send.
 //
-// Query strings are left out, for there are signatures, tokens and upload
-// states in them; so are all headers but User-Agent.
+// Query strings are left out, for there are signatures and tokens in them; so are
+// all headers but User-Agent, and an upload's state in its path.
 type accessLog struct {
-	to      io.Writer
+	sink    *logger.Sink  // nil = none
+	to      io.Writer     // nil = none
 	out     *bufio.Writer // over to
 	log     *slog.Logger
 	failing bool // that it cannot write was told
@@ -34,7 +40,7 @@ type accessLog struct {
 type entry struct {
 	start    time.Time
 	took     time.Duration
-	id       string
+	request  logger.Request
 	client   netip.Addr
 	method   string
 	host     string
@@ -46,13 +52,17 @@ type entry struct {
 	sent     int64
 }
 
-func newAccessLog(w io.Writer, log *slog.Logger) *accessLog {
-	return &accessLog{to: w, out: bufio.NewWriterSize(w, 64<<10), log: log, entries: make(chan entry, backlog)}
+func newAccessLog(w io.Writer, sink *logger.Sink, log *slog.Logger) *accessLog {
+	a := &accessLog{sink: sink, to: w, log: log, entries: make(chan entry, backlog)}
+	if w != nil {
+		a.out = bufio.NewWriterSize(w, 64<<10)
+	}
+	return a
 }
 
-func (a *accessLog) add(x *exchange, r *http.Request, id string) {
-	e := entry{start: x.start, took: time.Since(x.start), id: id, client: x.client, method: r.Method, host: r.Host,
-		path: r.URL.Path, protocol: r.Proto, status: x.status, received: x.body.read.Load(), sent: x.written}
+func (a *accessLog) add(x *exchange, r *http.Request) {
+	e := entry{start: x.start, took: time.Since(x.start), request: x.request, client: x.client, method: r.Method, host: r.Host,
+		path: reference.Brief(r.URL.Path), protocol: r.Proto, status: x.status, received: x.body.read.Load(), sent: x.written}
 	if agent := r.Header["User-Agent"]; len(agent) > 0 {
 		e.agent = agent[0]
 	}
@@ -88,13 +98,22 @@ func (a *accessLog) run(ctx context.Context) {
 
 // write formats one line into line's room, which it gives back.
 func (a *accessLog) write(line []byte, e entry) []byte {
+	if a.sink != nil {
+		a.sink.Send(e.fill)
+	}
+	if a.to == nil {
+		return line
+	}
 	line = append(e.appendJSON(line[:0]), '\n')
 	_, _ = a.out.Write(line) // a bufio.Writer keeps its error for Flush
 	return line
 }
 
 func (a *accessLog) flush() {
-	err := a.out.Flush()
+	var err error
+	if a.to != nil {
+		err = a.out.Flush()
+	}
 	if err != nil && !a.failing {
 		a.log.Error("cannot write the access log", "err", err)
 	}
@@ -110,8 +129,14 @@ func (e *entry) appendJSON(b []byte) []byte {
 	b = append(b, `{"time":"`...)
 	b = e.start.UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z07:00")
 	b = append(b, `","request_id":"`...)
-	b = append(b, e.id...) // sane by now
-	b = append(b, `","client":"`...)
+	b = append(b, e.request.ID...) // sane by now
+	if e.request.TokenRequest != "" {
+		b = append(b, `","token_request":`...)
+		b = appendString(b, e.request.TokenRequest)
+		b = append(b, `,"client":"`...)
+	} else {
+		b = append(b, `","client":"`...)
+	}
 	b = e.client.AppendTo(b)
 	b = append(b, `","method":`...)
 	b = appendString(b, e.method)
@@ -131,17 +156,54 @@ func (e *entry) appendJSON(b []byte) []byte {
 	b = strconv.AppendFloat(b, float64(e.took.Microseconds())/1000, 'f', 3, 64)
 	b = append(b, `,"agent":`...)
 	b = appendString(b, e.agent)
+	if e.request.User != "" {
+		b = append(b, `,"user":`...)
+		b = appendString(b, e.request.User)
+	}
 	return append(b, '}')
 }
+
+// fill makes a message of the entry.
+func (e *entry) fill(m *syslog.Message) {
+	m.Time, m.Component, m.ID, m.Text, m.Severity = e.start, "proxy", "access", "request", syslog.Informational
+	if e.status >= 500 {
+		m.Severity = syslog.Warning // whoever failed has said why, as an error
+	}
+	m.Attrs = append(m.Attrs,
+		syslog.Attr{Key: "method", Value: cut(e.method)}, syslog.Attr{Key: "path", Value: cut(e.path)},
+		syslog.Attr{Key: "status", Value: strconv.Itoa(e.status)}, syslog.Attr{Key: "ms", Value: strconv.FormatFloat(float64(e.took.Microseconds())/1000, 'f', 3, 64)},
+		syslog.Attr{Key: "client", Value: e.client.String()})
+	for _, a := range []syslog.Attr{
+		{Key: "user", Value: e.request.User}, {Key: "agent", Value: cut(e.agent)}, {Key: "host", Value: cut(e.host)},
+		{Key: "received", Value: count(e.received)}, {Key: "sent", Value: count(e.sent)}, {Key: "protocol", Value: e.protocol},
+		{Key: syslog.RequestID, Value: e.request.ID}, {Key: syslog.TokenRequest, Value: e.request.TokenRequest}, {Key: syslog.TraceID, Value: e.request.TraceID},
+	} {
+		if a.Value != "" {
+			m.Attrs = append(m.Attrs, a)
+		}
+	}
+}
+
+// count is "" for none.
+func count(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// maxText is the length that no honest text has.
+const maxText = 1024
+
+func cut(s string) string { return s[:min(len(s), maxText)] }
 
 // appendString quotes a stranger's text as JSON, cut to a length that no
 // honest one has.
 func appendString(b []byte, s string) []byte {
-	const limit = 1024
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
 	for i, c := range s {
-		if i >= limit {
+		if i >= maxText {
 			b = append(b, "…"...)
 			break
 		}

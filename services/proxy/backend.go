@@ -53,7 +53,7 @@ func backendFailed(name string, log *slog.Logger) func(http.ResponseWriter, *htt
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EAGAIN) {
 			status = http.StatusServiceUnavailable // it is down, or starting
 		}
-		log.Warn("a service does not answer", "backend", name, "request_id", r.Header.Get("X-Request-Id"), "err", err)
+		log.ErrorContext(r.Context(), "a service does not answer", "backend", name, "err", err)
 		w.Header().Set("Retry-After", "5")
 		refuse(w, status, "UNAVAILABLE", name+" does not answer; try again in a few seconds")
 	}

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"berth/appliance/logger"
 )
 
 const (
@@ -48,6 +50,7 @@ type exchange struct {
 	status  int
 	written int64
 	body    body
+	request logger.Request // what the access log says of it; handlers fill in its fields
 }
 
 func newExchange(w http.ResponseWriter, r *http.Request) *exchange {

@@ -28,6 +28,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+
+	"berth/appliance/logger"
 )
 
 // The limits on what one client may hold. There is no limit on the time that a
@@ -62,7 +64,9 @@ type Options struct {
 	MaxConns int
 	// AccessLog gets one line of JSON for each request. nil = none.
 	AccessLog io.Writer
-	Log       *slog.Logger // required
+	// Sink gets a message for each request. nil = none.
+	Sink *logger.Sink
+	Log  *slog.Logger // required
 	// Metrics is where the door registers its own; nil = nowhere.
 	Metrics prometheus.Registerer
 }
@@ -88,8 +92,8 @@ func New(o Options) *Door {
 		core:    newBackend("the API", o.CoreSocket, o.Log),
 		slots:   make(chan struct{}, o.MaxConns),
 	}
-	if o.AccessLog != nil {
-		d.access = newAccessLog(o.AccessLog, o.Log)
+	if o.AccessLog != nil || o.Sink != nil {
+		d.access = newAccessLog(o.AccessLog, o.Sink, o.Log)
 	}
 	d.meters = newMeters(o.Metrics, d)
 	return d
@@ -197,6 +201,8 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := newExchange(w, r)
 	id := d.identify(x, r)
 	w.Header()["X-Request-Id"] = id
+	x.request.ID = id[0]
+	r = r.WithContext(logger.WithRequest(r.Context(), &x.request))
 	bad := unclean(r)
 	kind := classMalformed
 	if !bad {
@@ -208,7 +214,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.end()
 		route.End(r.Method, x.status, time.Since(x.start), x.body.read.Load(), x.written)
 		if d.access != nil {
-			d.access.add(x, r, id[0])
+			d.access.add(x, r)
 		}
 	}()
 	if bad {

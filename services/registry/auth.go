@@ -79,7 +79,7 @@ func cutScheme(header, scheme string) (string, bool) {
 }
 
 func tokenIdentity(t *token.Verified) Identity {
-	id := Identity{User: t.User}
+	id := Identity{User: t.User, Request: t.Request}
 	limited := false
 	for i := range t.Access {
 		if t.Access[i].Type == "registry" && t.Access[i].Name == "catalog" {

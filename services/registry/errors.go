@@ -9,6 +9,7 @@ import (
 
 	"berth/appliance/fault"
 	"berth/services/artifact"
+	"berth/services/reference"
 )
 
 // errSession marks the faults of upload sessions.
@@ -77,9 +78,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil && f.Kind == fault.Internal {
 		return // the client is gone; nobody reads the answer
 	}
-	if f.Kind == fault.Internal || f.Kind == fault.Unavailable || f.Kind == fault.NoSpace {
-		s.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "request_id", r.Header.Get("X-Request-Id"), "err", err)
-	}
+	s.tell(r, f, err)
 	entry := errorEntry{Code: code(f), Message: f.Text}
 	if f.Hint != "" {
 		entry.Message += ": " + f.Hint
@@ -109,6 +108,20 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
 		w.Write(body.Bytes())
+	}
+}
+
+// tell logs why a request was refused or has failed. What belongs to every push
+// is left out: the first request without a token, and the question whether a
+// blob is there already.
+func (s *Server) tell(r *http.Request, f *fault.Error, err error) {
+	reading := r.Method == http.MethodGet || r.Method == http.MethodHead
+	switch {
+	case f.Kind == fault.Internal || f.Kind == fault.Unavailable || f.Kind == fault.NoSpace:
+		s.Log.ErrorContext(r.Context(), "a request failed", "method", r.Method, "path", reference.Brief(r.URL.Path), "err", err)
+	case f.Kind == fault.NotFound && reading, f.Kind == fault.Unauthenticated && r.Header.Get("Authorization") == "":
+	default:
+		s.Log.InfoContext(r.Context(), "request refused", "method", r.Method, "path", reference.Brief(r.URL.Path), "code", code(f), "reason", f.Text)
 	}
 }
 

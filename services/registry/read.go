@@ -10,7 +10,6 @@ import (
 
 	"berth/appliance/fault"
 	"berth/services/artifact"
-	"berth/services/event"
 	"berth/services/reference"
 )
 
@@ -40,8 +39,7 @@ func (s *Server) getManifest(c *call) error {
 	if !reference.IsDigest(c.arg) {
 		tag = c.arg
 	}
-	s.Pulls(PullRecord{m.ID, m.RepoID, c.name, tag, digest,
-		event.Origin{User: c.who.User, Source: source(c.r), RequestID: c.r.Header.Get("X-Request-Id")}})
+	s.Pulls(PullRecord{m.ID, m.RepoID, c.name, tag, digest, c.origin()})
 	return nil
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/maypok86/otter/v2"
 
 	"berth/appliance/fault"
+	"berth/appliance/logger"
 	"berth/services/access"
 	"berth/services/artifact"
 	"berth/services/blob"
@@ -51,6 +52,7 @@ type Authenticator interface {
 // Identity is who asks, and what that caller may do.
 type Identity struct {
 	User      string // "" = anonymous
+	Request   string // id of the request that got the token, if there is one
 	Anonymous bool   // no Authorization header at all
 	Basic     bool   // a name and a password came, not a token
 	// May gives the actions allowed in a repository.
@@ -168,9 +170,11 @@ func (s *Server) authorise(c *call) error {
 		}
 		return err
 	}
-	origin := event.Origin{User: c.who.User, Source: source(c.r), RequestID: c.r.Header.Get("X-Request-Id")}
+	if about := logger.RequestOf(c.r.Context()); about != nil {
+		about.User, about.TokenRequest = c.who.User, c.who.Request
+	}
 	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
-		c.r = c.r.WithContext(event.With(c.r.Context(), origin))
+		c.r = c.r.WithContext(event.With(c.r.Context(), c.origin()))
 	}
 	switch c.end {
 	case endBase:
@@ -209,6 +213,11 @@ func (s *Server) authorise(c *call) error {
 		return nil
 	}
 	return s.writable(c.r.Context())
+}
+
+// origin is what events say of the request.
+func (c *call) origin() event.Origin {
+	return event.Origin{User: c.who.User, Source: source(c.r), RequestID: c.r.Header.Get("X-Request-Id"), TokenRequest: c.who.Request}
 }
 
 // writable refuses writes while the registry is read-only.

@@ -35,6 +35,7 @@ func (s *Server) putManifest(c *call) error {
 	}
 	h := c.w.Header()
 	digest := push.Digest.String()
+	s.Log.InfoContext(c.r.Context(), "manifest pushed", "repository", c.name, "digest", digest, "tags", strings.Join(push.Tags, ","), "user", c.who.User)
 	h["Docker-Content-Digest"] = []string{digest}
 	h["Location"] = []string{"/v2/" + c.name + "/manifests/" + digest}
 	if !done.Parsed.Subject.IsZero() {

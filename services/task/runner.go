@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 
+	"berth/appliance/logger"
 	"berth/services/database"
 )
 
@@ -100,6 +101,9 @@ func (r *Runner) work(ctx context.Context, j job) error {
 	if err != nil || run == nil {
 		return err
 	}
+	// A handler that works for a request puts its id here.
+	about := &logger.Request{}
+	ctx = logger.WithRequest(ctx, about)
 	runCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if !r.begin(run, cancel) {
@@ -122,6 +126,7 @@ func (r *Runner) work(ctx context.Context, j job) error {
 	case err != nil:
 		run.Log.Error("failed", "error", err.Error())
 	}
+	r.tell(ctx, run, err)
 	after, done := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer done()
 	if err := run.log.flush(after, true); err != nil {
@@ -159,6 +164,16 @@ func (r *Runner) claim(ctx context.Context, j job) (*Run, Kind, error) {
 	run.log = &logWriter{pool: r.Pool, task: t.ID, room: maxLog - int64(j.Run), flushd: time.Now()}
 	run.Log = slog.New(lineHandler{w: run.log})
 	return run, kind, nil
+}
+
+// tell writes a run's end into the process's log; the steps are in the task's own.
+func (r *Runner) tell(ctx context.Context, run *Run, err error) {
+	t := run.Task
+	if err != nil {
+		r.Log.WarnContext(ctx, "a task's run has failed", "vendor", t.Vendor, "task", t.ID, "attempt", t.Attempts, "err", err)
+		return
+	}
+	r.Log.InfoContext(ctx, "a task's run is done", "vendor", t.Vendor, "task", t.ID, "attempt", t.Attempts)
 }
 
 func (r *Runner) handle(ctx context.Context, k Kind, run *Run) (err error) {

@@ -38,14 +38,17 @@ type Access struct {
 // claims are the token's content (RFC 7519). aud is a plain string, as Harbor
 // has it, not jwt's usual list.
 type claims struct {
-	Iss    string   `json:"iss"`
-	Sub    string   `json:"sub,omitempty"`
-	Aud    string   `json:"aud"`
-	Exp    int64    `json:"exp"`
-	Nbf    int64    `json:"nbf"`
-	Iat    int64    `json:"iat"`
-	Jti    string   `json:"jti"`
-	Access []Access `json:"access"`
+	Iss string `json:"iss"`
+	Sub string `json:"sub,omitempty"`
+	Aud string `json:"aud"`
+	Exp int64  `json:"exp"`
+	Nbf int64  `json:"nbf"`
+	Iat int64  `json:"iat"`
+	Jti string `json:"jti"`
+	// Request is the id of the request that got the token. With it the log shows all
+	// requests of one push together.
+	Request string   `json:"request,omitempty"`
+	Access  []Access `json:"access"`
 }
 
 // The methods make claims a jwt.Claims, which checks them.

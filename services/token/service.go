@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"berth/appliance/fault"
+	"berth/appliance/logger"
 	"berth/appliance/secret"
 	"berth/services/access"
 	"berth/services/account"
@@ -164,9 +165,10 @@ func (s *Service) issue(ctx context.Context, a asked, r *http.Request) (Token, e
 	if err != nil {
 		return Token{}, err
 	}
-	t, err := s.sign(who, granted, time.Now(), time.Duration(settings.TokenExpiration)*time.Minute)
+	t, err := s.sign(who, granted, requestID(ctx), time.Now(), time.Duration(settings.TokenExpiration)*time.Minute)
 	if err == nil {
 		s.meters.issued[who.Kind].Inc()
+		s.Log.InfoContext(ctx, "token issued", "user", who.Name, "granted", brief(granted), "source", source(r))
 	}
 	return t, err
 }
@@ -216,13 +218,40 @@ func intersect(asked, allowed []string) []string {
 	return out
 }
 
-func (s *Service) sign(who access.Principal, granted []Access, now time.Time, life time.Duration) (Token, error) {
+// requestID is the front door's id of the request.
+func requestID(ctx context.Context) string {
+	if r := logger.RequestOf(ctx); r != nil {
+		return r.ID
+	}
+	return ""
+}
+
+// brief says what was granted, in the form of a scope, for the log.
+func brief(granted []Access) string {
+	var b strings.Builder
+	for i, g := range granted {
+		if i == maxBrief {
+			b.WriteString(" …")
+			break
+		}
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(g.Type + ":" + g.Name + ":" + strings.Join(g.Actions, ","))
+	}
+	return b.String()
+}
+
+// maxBrief is how many scopes the log shows; a mount has two.
+const maxBrief = 8
+
+func (s *Service) sign(who access.Principal, granted []Access, request string, now time.Time, life time.Duration) (Token, error) {
 	key := s.keys.signer()
 	var jti [12]byte
 	rand.Read(jti[:])
 	t := jwt.NewWithClaims(jwt.SigningMethodEdDSA, &claims{
 		Iss: Issuer, Sub: who.Name, Aud: Audience, Iat: now.Unix(), Nbf: now.Unix(), Exp: now.Add(life).Unix(),
-		Jti: strconv.FormatUint(uint64(now.UnixNano()), 36) + encode(jti[:]), Access: granted,
+		Jti: strconv.FormatUint(uint64(now.UnixNano()), 36) + encode(jti[:]), Access: granted, Request: request,
 	})
 	t.Header["kid"] = key.kid
 	signed, err := t.SignedString(key.key)
@@ -260,7 +289,9 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status = http.StatusInternalServerError
 	}
 	if status >= 500 {
-		s.Log.Error("token request failed", "request_id", r.Header.Get("X-Request-Id"), "err", err)
+		s.Log.ErrorContext(r.Context(), "a token request failed", "err", err)
+	} else if f.Kind != fault.NotFound {
+		s.Log.InfoContext(r.Context(), "token refused", "status", status, "reason", f.Text, "source", source(r))
 	}
 	code := map[bool]string{true: "UNAUTHORIZED", false: "UNKNOWN"}[status == http.StatusUnauthorized]
 	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {

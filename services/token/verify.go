@@ -23,6 +23,7 @@ import (
 type Verified struct {
 	User    string // "" = anonymous
 	Access  []Access
+	Request string // id of the request that got it
 	expires time.Time
 	begins  time.Time
 }
@@ -96,7 +97,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*Verified, error) {
 		}
 		return nil, refused(err)
 	}
-	t := &Verified{User: c.Sub, Access: c.Access, expires: time.Unix(c.Exp, 0), begins: time.Unix(c.Nbf, 0)}
+	t := &Verified{User: c.Sub, Access: c.Access, Request: c.Request, expires: time.Unix(c.Exp, 0), begins: time.Unix(c.Nbf, 0)}
 	v.seen.Set(raw, t)
 	return t, nil
 }

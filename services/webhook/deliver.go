@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"berth/appliance/fault"
+	"berth/appliance/logger"
 	"berth/appliance/version"
 	"berth/services/database"
 	"berth/services/event"
@@ -73,7 +74,7 @@ func (s *Store) notice(ctx context.Context, kind string, e event.Event) (notice,
 		return notice{}, err
 	}
 	text, err := json.Marshal(p)
-	return notice{kind, string(text), e.ID, e.RequestID}, err
+	return notice{kind, string(text), e.ID, e.RequestID, e.TokenRequest}, err
 }
 
 // delivery is the parameters of a task.
@@ -158,6 +159,9 @@ func (d *deliverer) deliver(ctx context.Context, r *task.Run) error {
 	var n notice
 	if err := json.Unmarshal(r.Params, &n); err != nil {
 		return task.Permanent(err)
+	}
+	if about := logger.RequestOf(ctx); about != nil {
+		about.ID, about.TokenRequest = n.RequestID, n.TokenRequest
 	}
 	var what delivery
 	if err := r.Decode(&what); err != nil {

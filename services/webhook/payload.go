@@ -147,6 +147,8 @@ type notice struct {
 	Payload   string    `json:"payload"` // a Payload, as JSON: Harbor's portal shows it
 	EventID   uuid.UUID `json:"event_id"`
 	RequestID string    `json:"request_id,omitempty"`
+	// TokenRequest is that of the event (see event.Origin).
+	TokenRequest string `json:"token_request,omitempty"`
 }
 
 // body renders what a target of a policy is sent, and its media type.

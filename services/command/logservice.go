@@ -1,0 +1,30 @@
+package command
+
+import (
+	"context"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"berth/services/logs"
+)
+
+// runLogs is the log service.
+func runLogs(ctx context.Context, p *process, ready func()) error {
+	s := p.settings
+	svc, err := logs.New(logs.Options{Dir: s.LogsDir(), Settings: s.Logs, Intake: s.Socket("syslog"), API: s.Socket("logs"), Log: p.log})
+	if err != nil {
+		return err
+	}
+	return svc.Run(ctx, ready)
+}
+
+// logsCommand is `berth logs`.
+func (a *app) logsCommand() *cobra.Command {
+	c := &cobra.Command{Use: "logs", Short: "Collect, keep and forward log messages", GroupID: "run"}
+	i := slices.IndexFunc(services(), func(s service) bool { return s.name == "logs" })
+	serve := a.serviceCommand("serve", services()[i])
+	serve.GroupID = ""
+	c.AddCommand(serve)
+	return c
+}
