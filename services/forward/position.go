@@ -1,0 +1,178 @@
+package forward
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"berth/appliance/durable"
+)
+
+const (
+	positionSuffix = ".position"
+	// resend is how long a connection has to live on after the collector's TCP has
+	// acknowledged a message, until that counts as delivered: the collector may not
+	// have read it from its socket yet when it is killed.
+	resend = 2 * time.Second
+	// markEvery is the least time between two marks, which bounds their number.
+	markEvery = 10 * time.Millisecond
+)
+
+// loss is what a collector lacks and has not been told yet.
+type loss struct {
+	Count  uint64    `json:"count"`
+	AtMost bool      `json:"at_most,omitempty"` // its filters could not be asked any more
+	From   time.Time `json:"from,omitzero"`     // time of the oldest message, if it is known
+	To     time.Time `json:"to,omitzero"`       // of the newest
+}
+
+func (l loss) and(other loss) loss {
+	if l.Count == 0 {
+		return other
+	}
+	if other.Count == 0 {
+		return l
+	}
+	l.Count += other.Count
+	l.AtMost = l.AtMost || other.AtMost
+	if l.From.IsZero() || !other.From.IsZero() && other.From.Before(l.From) {
+		l.From = other.From
+	}
+	if other.To.After(l.To) {
+		l.To = other.To
+	}
+	return l
+}
+
+// journey is where a collector stands. Its numbers are Seqs of the store:
+//
+//	position <= mark.next <= … <= next
+//
+// All before position is delivered; all before next is sent.
+type journey struct {
+	position uint64
+	next     uint64
+	high     uint64 // the greatest next that there ever was: what is sent below is a repetition
+	marks    []mark
+	untold   loss // what the collector does not know
+	telling  loss // what it is being told
+}
+
+// mark is the end of something that was sent.
+type mark struct {
+	next  uint64
+	bytes int64     // written to the connection by then
+	sent  time.Time //
+	acked time.Time // when it was seen that the collector's TCP has it
+	told  bool      // journey.telling is in it
+}
+
+// mark notes that all before next was written, which were so many bytes of this
+// connection.
+func (j *journey) mark(next uint64, bytes int64, told bool, now time.Time) {
+	j.next, j.high = next, max(j.high, next)
+	if n := len(j.marks); n > 0 {
+		last := &j.marks[n-1]
+		if last.acked.IsZero() && now.Sub(last.sent) < markEvery {
+			last.next, last.bytes, last.told = next, bytes, last.told || told
+			return
+		}
+	}
+	j.marks = append(j.marks, mark{next: next, bytes: bytes, sent: now, told: told})
+}
+
+// settle moves the position over what was acknowledged long enough ago. It
+// reports whether it moved.
+func (j *journey) settle(acked int64, now time.Time) bool {
+	passed := 0
+	for i := range j.marks {
+		m := &j.marks[i]
+		if m.bytes > acked {
+			break
+		}
+		if m.acked.IsZero() {
+			m.acked = now
+		}
+		if now.Sub(m.acked) >= resend {
+			passed = i + 1
+		}
+	}
+	return j.pass(passed)
+}
+
+// pass delivers the first marks.
+func (j *journey) pass(n int) bool {
+	if n == 0 {
+		return false
+	}
+	for _, m := range j.marks[:n] {
+		j.position = m.next
+		if m.told {
+			j.telling = loss{}
+		}
+	}
+	j.marks = append(j.marks[:0], j.marks[n:]...)
+	return true
+}
+
+// tell gives what the collector must be told now. There is one such message on
+// its way at a time.
+func (j *journey) tell() loss {
+	if j.telling.Count > 0 {
+		return loss{}
+	}
+	j.telling, j.untold = j.untold, loss{}
+	return j.telling
+}
+
+// skip passes over what will not be sent.
+func (j *journey) skip(next uint64) {
+	j.next = next
+	if n := len(j.marks); n > 0 {
+		j.marks = append(j.marks, mark{next: next, bytes: j.marks[n-1].bytes})
+		return
+	}
+	j.position = next
+}
+
+// rewind goes back to what is delivered, when a connection is lost.
+func (j *journey) rewind() {
+	j.next = j.position
+	j.marks = j.marks[:0]
+	j.untold = j.telling.and(j.untold)
+	j.telling = loss{}
+}
+
+// kept is what is in a position file.
+type kept struct {
+	Next   uint64 `json:"next"`            // Seq of the first message that is not delivered
+	Untold loss   `json:"untold,omitzero"` // what was dropped and not told yet
+}
+
+func (j *journey) kept() kept { return kept{Next: j.position, Untold: j.telling.and(j.untold)} }
+
+// load reads a position. There is none for a collector that is new.
+func load(path string) (k kept, found bool, err error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return k, false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &k)
+	}
+	if err != nil {
+		return kept{}, false, fmt.Errorf("cannot read the position %s: %w", path, err)
+	}
+	return k, true, nil
+}
+
+func (k kept) save(path string) error {
+	b, err := json.Marshal(k)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(path, append(b, '\n'), 0o600)
+}

@@ -1,0 +1,107 @@
+package forward
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"berth/appliance/fault"
+	"berth/appliance/syslog"
+)
+
+// Status is how a collector does. Counts are since the start of this process.
+type Status struct {
+	Name      string    `json:"name"`
+	To        string    `json:"to"`
+	State     string    `json:"state"` // in words
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since,omitzero"` // of the connection, or of its failure
+	Error     string    `json:"error,omitempty"`
+	Hint      string    `json:"hint,omitempty"`
+
+	Sent        uint64 `json:"sent"`        // messages, with those that were repeated
+	Repeated    uint64 `json:"repeated"`    // messages that were sent before
+	Dropped     uint64 `json:"dropped"`     // messages that the collector will never get
+	Bytes       uint64 `json:"bytes"`       // sent, without TLS
+	Connections uint64 `json:"connections"` // that were made
+	Failures    uint64 `json:"failures"`    // attempts that failed and connections that were lost
+
+	// What waits is counted before the collector's filters.
+	Waiting      int64         `json:"waiting"`
+	WaitingBytes int64         `json:"waiting_bytes"`
+	WaitingAge   time.Duration `json:"waiting_age"` // of the oldest message
+}
+
+func (c *collector) status() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now, next := time.Now(), c.journey.next
+	s := Status{Name: c.set.Name, To: c.set.To, Connected: c.conn != nil && c.failure == nil, Since: c.since,
+		Sent: c.counts.sent, Repeated: c.counts.repeated, Dropped: c.counts.dropped, Bytes: c.counts.bytes, Connections: c.counts.connections, Failures: c.counts.failures}
+	s.Waiting, s.WaitingBytes = c.store.Waiting(next)
+	if s.Waiting > 0 && !c.oldest.IsZero() {
+		s.WaitingAge = max(now.Sub(c.oldest), 0)
+	}
+	switch {
+	case s.Connected:
+		s.State = fmt.Sprintf("connected to %s %s", c.to.address, c.conn.words)
+	case c.failure == nil:
+		s.State = "connecting for the first time"
+	default:
+		s.Error, s.Hint = c.failure.Text, c.failure.Hint
+		s.State = fmt.Sprintf("%s; tries again", s.Error)
+		if d := c.again.Sub(now); c.conn == nil && d > 0 {
+			s.State += fmt.Sprintf(" in %d s", int(d.Seconds())+1)
+		}
+	}
+	return s
+}
+
+// test is Forwarder.Test.
+func (c *collector) test(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*connectTime)
+	defer cancel()
+	conn, err := c.to.connect(ctx)
+	if err != nil {
+		return "", c.to.explain(err)
+	}
+	defer conn.abort()
+	id := make([]byte, 4)
+	rand.Read(id) // never fails (crypto/rand, Go 1.24)
+	text := "test message " + hex.EncodeToString(id) + " of Berth's log service"
+	m := &syslog.Message{Time: time.Now(), Facility: syslog.Local0, Severity: syslog.Notice, Component: "logs", ID: "test", Text: text,
+		Attrs: []syslog.Attr{{Key: "collector", Value: c.set.Name}}}
+	b := frame(nil, newRenderer(c.render.host, c.render.json, c.to.scheme == "udp").message(nil, m), c.to.scheme, c.render.json)
+	if err := conn.send(b, []int{len(b)}); err != nil {
+		return "", c.to.explain(conn.reason(err))
+	}
+	if err := conn.reason(nil); err != nil {
+		return "", c.to.explain(err)
+	}
+	if conn.wire == nil {
+		return fmt.Sprintf("the message was sent to %s by UDP, which does not tell whether it arrived: look for %q at the collector", c.to.address, text), nil
+	}
+	if err := conn.arrived(ctx); err != nil {
+		return "", c.to.explain(err)
+	}
+	read := "the message was handed over"
+	if conn.finish() {
+		read = "the message was handed over and read"
+	}
+	return fmt.Sprintf("connected to %s %s; %s: look for %q at the collector", c.to.address, conn.words, read, text), nil
+}
+
+// arrived waits until the other side's TCP has all.
+func (c *conn) arrived(ctx context.Context) error {
+	for end := time.Now().Add(connectTime); ; sleep(ctx, 50*time.Millisecond) {
+		acked, err := c.acked()
+		if err != nil || acked == c.bytes() {
+			return err
+		}
+		if ctx.Err() != nil || time.Now().After(end) {
+			return fault.New(fault.Unavailable, "%s does not acknowledge the message", c.RemoteAddr()).On("to").WithHint("check whether the collector hangs")
+		}
+	}
+}
