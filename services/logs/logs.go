@@ -16,6 +16,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,6 +24,7 @@ import (
 	"berth/appliance/fault"
 	"berth/appliance/setting"
 	"berth/appliance/unit"
+	"berth/services/forward"
 	"berth/services/segment"
 )
 
@@ -44,6 +46,7 @@ type Service struct {
 	Options
 	Store   *segment.Store
 	Port    net.Addr // of the listeners by UDP and TCP once Run is ready; nil if there are none
+	Forward *forward.Forwarder
 	intake  *intake
 	journal *journal // nil = not followed
 }
@@ -61,6 +64,10 @@ func New(o Options) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{Options: o, Store: store, intake: newIntake(store, o)}
+	s.Forward, err = forward.New(forward.Options{Store: store, Dir: filepath.Join(o.Dir, "collectors"), Collectors: o.Settings.Forward, Log: o.Log})
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
 	if o.Settings.Journal == "on" || o.Settings.Journal != "off" && (available() || o.Journal != nil) {
 		s.journal = &journal{in: s.intake, file: cursorFile(o.Dir), args: o.Journal, log: o.Log}
 	}
@@ -77,13 +84,19 @@ func (s *Service) Counts() Counts { return s.intake.counts() }
 // Run serves until ctx ends, stores what has arrived until then, and closes the
 // store. ready is called when messages are taken.
 func (s *Service) Run(ctx context.Context, ready func()) error {
-	// The store outlives those that write to it.
-	storeCtx, stopStore := context.WithCancel(context.WithoutCancel(ctx))
-	stored := make(chan error, 1)
-	go func() { stored <- s.Store.Run(storeCtx) }()
+	// The store outlives those that write to it and read it.
+	stopStore := background(ctx, s.Store.Run)
+	stopForward := background(ctx, s.Forward.Run)
 	err := s.serve(ctx, ready)
-	stopStore()
-	return errors.Join(err, <-stored, s.Store.Close())
+	return errors.Join(err, stopForward(), stopStore(), s.Store.Close())
+}
+
+// background runs f until stop is called, which gives its error.
+func background(ctx context.Context, f func(context.Context) error) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	return func() error { cancel(); return <-done }
 }
 
 func (s *Service) serve(ctx context.Context, ready func()) error {
