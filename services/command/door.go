@@ -21,6 +21,7 @@ import (
 	"berth/appliance/setting"
 	"berth/appliance/unit"
 	"berth/services/core"
+	"berth/services/health"
 	"berth/services/immutability"
 	"berth/services/label"
 	"berth/services/proxy"
@@ -256,11 +257,14 @@ func coreOptions(n *node, st stores) core.Options {
 		ExternalURL: publicURL(s), StorageName: "filesystem",
 		OpenBlob: func(ctx context.Context, key string) (io.ReadCloser, error) { return st.blobs.Open(ctx, key) },
 		CA:       func() ([]byte, error) { return os.ReadFile(s.CA()) },
-		Checks: []core.Check{
-			{Name: "database", Probe: n.pool.Ping},
-			{Name: "registry", Probe: func(ctx context.Context) error { return dial(ctx, "tcp", firstOf(s.HTTPS, s.HTTP)) }},
-			{Name: "token", Probe: func(ctx context.Context) error { return dial(ctx, "unix", s.Socket("token")) }},
-			{Name: "jobservice", Probe: n.jobsAlive},
+		// Harbor's names, and the storage: without it no push and no pull works.
+		Checks: []health.Check{
+			{Name: "core", DependsOn: []string{"database"}},
+			{Name: "database", Probe: databaseProbe(n.pool, s.Database == "")},
+			{Name: "registry", DependsOn: []string{"database", "storage"}, Probe: health.Answers("tcp", firstOf(s.HTTPS, s.HTTP)), Hint: unitHint("registry")},
+			{Name: "token", DependsOn: []string{"database"}, Probe: health.Answers("unix", s.Socket("token")), Hint: unitHint("token")},
+			{Name: "jobservice", DependsOn: []string{"database"}, Probe: jobsProbe(n.pool), Hint: unitHint("jobs")},
+			{Name: "storage", Probe: storageProbe(st.blobs, s.StorageDir())},
 		},
 	}
 	if s.StorageDir() == "" {
@@ -279,23 +283,4 @@ func firstOf(a, b string) string {
 		return a
 	}
 	return b
-}
-
-func dial(ctx context.Context, network, address string) error {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, network, address)
-	if err != nil {
-		return err
-	}
-	return c.Close()
-}
-
-// jobsAlive asks River's own record of who leads: it is renewed every few seconds.
-func (n *node) jobsAlive(ctx context.Context) error {
-	var alive bool
-	err := n.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM river_leader WHERE expires_at > now())`).Scan(&alive)
-	if err == nil && !alive {
-		return fault.New(fault.Unavailable, "no job service has renewed its lease")
-	}
-	return err
 }

@@ -24,6 +24,7 @@ import (
 	"berth/services/dbtest"
 	"berth/services/directory"
 	"berth/services/event"
+	"berth/services/health"
 	"berth/services/immutability"
 	"berth/services/label"
 	"berth/services/oidc"
@@ -92,7 +93,7 @@ func setup(t testing.TB) *bundle {
 		Labels: label.New(pool, outbox), Retention: retention.New(pool, outbox, tasks), Quotas: quota.New(pool, outbox), Immutability: immutability.New(pool, outbox),
 		Configuration: settings, Directory: people, OIDC: provider, Dial: (&net.Dialer{}).DialContext, Sessions: session.New(pool, key, outbox), Key: key,
 		ExternalURL: "https://registry.example.com", StorageName: "filesystem",
-		Checks: []core.Check{{Name: "database", Probe: pool.Ping}},
+		Checks: []health.Check{{Name: "core"}, {Name: "database", Probe: pool.Ping}},
 		Volume: func() (uint64, uint64, error) { return 100, 40, nil },
 		OpenBlob: func(_ context.Context, key string) (io.ReadCloser, error) {
 			blob, ok := b.blobs[key]

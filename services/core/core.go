@@ -58,6 +58,7 @@ import (
 	"berth/services/artifact"
 	"berth/services/configuration"
 	"berth/services/directory"
+	"berth/services/health"
 	"berth/services/immutability"
 	"berth/services/label"
 	"berth/services/metric"
@@ -105,7 +106,7 @@ type Options struct {
 	Immutability *immutability.Store
 
 	// Checks are the components that GET /health asks.
-	Checks []Check
+	Checks []health.Check
 	// OpenBlob opens a blob's bytes by storage key; images' configurations are read with it.
 	OpenBlob func(ctx context.Context, key string) (io.ReadCloser, error)
 	// Volume gives the size and the free space of the blob store; nil when it has no end.
@@ -118,12 +119,6 @@ type Options struct {
 	StorageName string
 }
 
-// Check is a component's health.
-type Check struct {
-	Name  string
-	Probe func(ctx context.Context) error
-}
-
 // API answers the REST API.
 type API struct {
 	Options
@@ -132,6 +127,7 @@ type API struct {
 	icons   icons
 	csrfKey []byte
 	meters  *metric.HTTP
+	well    lastHealth
 }
 
 // New makes the API.
@@ -159,6 +155,7 @@ func New(o Options) (*API, error) {
 	if a.icons, err = loadIcons(); err != nil {
 		return nil, err
 	}
+	a.measureHealth(o.Metrics)
 	a.openAPI, err = document()
 	return a, err
 }

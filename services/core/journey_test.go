@@ -12,6 +12,7 @@ import (
 
 	"berth/services/artifact"
 	"berth/services/core"
+	"berth/services/health"
 	"berth/services/reference"
 )
 
@@ -384,13 +385,16 @@ func TestSystem(t *testing.T) {
 	}
 }
 
-// A component that fails or hangs is told apart, and does not hang the answer.
+// A component that fails or hangs is told apart, and does not hang the answer. What
+// is only its consequence says so. Strangers see nothing of the inside.
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	options := b.options
-	options.Checks = []core.Check{
-		{Name: "registry", Probe: func(context.Context) error { return errors.New("a detail for the log") }},
+	options.Checks = []health.Check{
+		{Name: "core"},
+		{Name: "registry", DependsOn: []string{"token"}, Hint: "look at it", Probe: func(context.Context) error { return errors.New("a detail for the log") }},
+		{Name: "storage", Hint: "make room", Probe: func(context.Context) error { return health.Warning(errors.New("a detail of the storage")) }},
 		{Name: "token", Probe: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }},
 		{Name: "database", Probe: b.pool.Ping},
 	}
@@ -401,13 +405,21 @@ func TestHealth(t *testing.T) {
 	b.handler = http.Handler(api)
 	began := time.Now()
 	a := b.want(b.do("GET", "/api/v2.0/health", "", ""), 200)
-	h := decode[struct {
+	type components struct {
 		Status     string
-		Components []struct{ Name, Status string }
-	}](a, t)
-	if time.Since(began) > 10*time.Second || h.Status != "unhealthy" || strings.Contains(a.body, "detail") ||
-		fmt.Sprint(h.Components) != "[{core healthy} {registry unhealthy} {token unhealthy} {database healthy}]" {
+		Components []struct{ Name, Status, Error, Hint string }
+	}
+	h := decode[components](a, t)
+	if time.Since(began) > 10*time.Second || strings.Contains(a.body, "detail") || strings.Contains(a.body, "hint") || strings.Contains(a.body, "causes") ||
+		fmt.Sprint(h) != "{unhealthy [{core healthy  } {registry unhealthy it does not answer } {storage healthy  } {token unhealthy it does not answer in time } {database healthy  }]}" {
 		t.Errorf("%s", a.body)
+	}
+	if b.want(b.do("GET", "/api/v2.0/health", b.user("anna"), ""), 200).body != a.body {
+		t.Error("anna sees more than a stranger")
+	}
+	a = b.want(b.do("GET", "/api/v2.0/health", root, ""), 200)
+	if h := decode[components](a, t); h.Components[2].Hint != "make room" || !strings.Contains(a.body, `"causes":["token"]`) || !strings.Contains(a.body, "a detail of the storage") {
+		t.Errorf("an administrator sees %s", a.body)
 	}
 }
 

@@ -1,9 +1,7 @@
 package core
 
 import (
-	"context"
 	"strings"
-	"sync"
 	"time"
 
 	"berth/appliance/fault"
@@ -25,46 +23,6 @@ func (a *API) describe(*request, none) (rawJSON, error) { return a.openAPI, nil 
 // apiVersion is plain text in Harbor, with JSON in it.
 func (a *API) apiVersion(*request, none) (text, error) {
 	return text{"text/plain; charset=utf-8", `{"version":"v2.0"}` + "\n"}, nil
-}
-
-type health struct {
-	Status     string            `json:"status"`
-	Components []componentHealth `json:"components"`
-}
-
-type componentHealth struct {
-	Name   string `json:"name"`
-	Status string `json:"status"`
-	Error  string `json:"error,omitempty"`
-}
-
-// checkTimeout is how long a component may take to say that it is well.
-const checkTimeout = 3 * time.Second
-
-// health asks all components at once. What is wrong stands in the log; who asks
-// need not have logged in.
-func (a *API) health(r *request, _ none) (health, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
-	defer cancel()
-	h := health{Status: "healthy", Components: make([]componentHealth, len(a.Checks)+1)}
-	h.Components[0] = componentHealth{Name: "core", Status: "healthy"}
-	var wg sync.WaitGroup
-	for i, c := range a.Checks {
-		wg.Go(func() {
-			h.Components[i+1] = componentHealth{Name: c.Name, Status: "healthy"}
-			if err := c.Probe(ctx); err != nil {
-				a.Log.Warn("a component is not healthy", "component", c.Name, "err", err)
-				h.Components[i+1].Status, h.Components[i+1].Error = "unhealthy", fault.Of(err).Text
-			}
-		})
-	}
-	wg.Wait()
-	for _, c := range h.Components {
-		if c.Status != "healthy" {
-			h.Status = c.Status
-		}
-	}
-	return h, nil
 }
 
 type systemInfo struct {

@@ -122,6 +122,28 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
+// Version gives the schema's version and the one that this binary knows, and
+// changes nothing. A database without a schema has version 0.
+func Version(ctx context.Context, pool *pgxpool.Pool) (current, known int64, err error) {
+	files, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, f := range files {
+		n, err := goose.NumericComponent(f)
+		if err != nil {
+			return 0, 0, err
+		}
+		known = max(known, n)
+	}
+	var there bool
+	if err = pool.QueryRow(ctx, `SELECT to_regclass('goose_db_version') IS NOT NULL`).Scan(&there); err != nil || !there {
+		return 0, known, Fault(err)
+	}
+	err = pool.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&current)
+	return current, known, Fault(err)
+}
+
 func refuseNewer(ctx context.Context, p *goose.Provider) error {
 	current, err := p.GetDBVersion(ctx)
 	if err != nil {

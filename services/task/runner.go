@@ -35,6 +35,9 @@ type RunnerOptions struct {
 	Ended func(vendor string, end Status, took time.Duration)
 }
 
+// DefaultDead is how long a process may be silent that is believed to live.
+const DefaultDead = 20 * time.Second
+
 // Runner runs tasks in a jobs service.
 type Runner struct {
 	RunnerOptions
@@ -56,7 +59,7 @@ type activeRun struct {
 // NewRunner makes a Runner; Register and Run put it to work.
 func NewRunner(store *Store, o RunnerOptions) *Runner {
 	if o.Heartbeat == 0 {
-		o.Heartbeat, o.Dead = 3*time.Second, 20*time.Second
+		o.Heartbeat, o.Dead = 3*time.Second, DefaultDead
 	}
 	if o.Tick == 0 {
 		o.Tick = time.Second
