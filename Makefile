@@ -16,7 +16,7 @@ FUZZ_TIME     ?= 10s
 
 # What the tests drive or need, as Debian packages.
 TEST_PACKAGES_DEBIAN = postgresql docker.io podman skopeo buildah containerd runc \
-	iproute2 openssl ca-certificates procps slapd rsyslog rsyslog-openssl systemd-journal-remote
+	iproute2 openssl ca-certificates procps slapd prometheus rsyslog rsyslog-openssl systemd-journal-remote
 
 .DEFAULT_GOAL := help
 .PHONY: help build run run-deps tools test-deps test fmt vet staticcheck race check fuzz bench clean

@@ -46,6 +46,9 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
+	if errors.Is(err, errUnwell) {
+		return exitFailed
+	}
 	printError(stderr, err)
 	if fault.Is(err, fault.Invalid) || errors.As(err, new(*usageError)) {
 		return exitUsage
@@ -114,7 +117,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root.AddCommand(a.upCommand())
 	root.AddCommand(append(a.serviceCommands(), a.logsCommand())...)
 	root.AddCommand(a.adminCommand(), a.configurationCommand(), a.importCommand(), a.verifyCommand(), a.collectCommand(), a.trashCommand(), a.auditCommand(), a.quotaCommand(),
-		a.migrateCommand(), a.checkCommand(), a.versionCommand())
+		a.statusCommand(), a.debugCommand(), a.migrateCommand(), a.checkCommand(), a.versionCommand())
 	for _, c := range root.Commands() {
 		countArgs(c)
 	}
@@ -171,6 +174,7 @@ func (a *app) settings(c *cobra.Command) (setting.Settings, error) {
 		"log-level": func() { s.LogLevel = a.flags.LogLevel },
 		"https":     func() { s.HTTPS = a.flags.HTTPS },
 		"http":      func() { s.HTTP = a.flags.HTTP },
+		"metrics":   func() { s.Metrics = a.flags.Metrics },
 		"hostname":  func() { s.Hostnames = append(s.Hostnames, a.flags.Hostnames...) },
 	}
 	for name, set := range over {

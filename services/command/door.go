@@ -24,6 +24,7 @@ import (
 	"berth/services/health"
 	"berth/services/immutability"
 	"berth/services/label"
+	"berth/services/metric"
 	"berth/services/proxy"
 	"berth/services/quota"
 	"berth/services/retention"
@@ -36,7 +37,7 @@ func frontDoor(ctx context.Context, p *process, registry http.Handler, ready fun
 	s, log := p.settings, p.log
 	o := proxy.Options{
 		Registry: registry, TokenSocket: s.Socket("token"), CoreSocket: s.Socket("core"),
-		MaxConns: s.MaxConnections, TrustedProxies: prefixes(s.TrustedProxies), Log: log,
+		MaxConns: s.MaxConnections, TrustedProxies: prefixes(s.TrustedProxies), Log: log, Metrics: p.meter("proxy"),
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	var entrances []proxy.Entrance
@@ -48,6 +49,7 @@ func frontDoor(ctx context.Context, p *process, registry http.Handler, ready fun
 		g.Go(func() error { return certificates.Run(ctx) })
 		g.Go(func() error { return renew(ctx, s, certificates, log) })
 		o.Certificate = certificates.GetCertificate
+		metric.Certificate(p.meter("proxy"), func() time.Time { return certificates.Certificate().Leaf.NotAfter })
 		l, err := listen(ctx, "https", s.HTTPS)
 		if err != nil {
 			return err

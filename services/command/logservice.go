@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/services/logs"
+	"berth/services/metric"
 )
 
 // runLogs is the log service.
@@ -16,6 +17,9 @@ func runLogs(ctx context.Context, p *process, ready func()) error {
 	if err != nil {
 		return err
 	}
+	meter, end := metric.Scoped(p.meter("logs")) // a log service that has failed is started again
+	defer end()
+	svc.Measure(meter)
 	return svc.Run(ctx, ready)
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"berth/appliance/fault"
@@ -28,6 +29,7 @@ import (
 	"berth/services/database"
 	"berth/services/directory"
 	"berth/services/event"
+	"berth/services/metric"
 	"berth/services/oidc"
 	"berth/services/outbound"
 	"berth/services/postgres"
@@ -143,6 +145,23 @@ func (n *node) follow(ctx context.Context, g *errgroup.Group, more ...database.C
 	channels := append(more, n.accounts.Channel(), n.configuration.Channel())
 	g.Go(func() error { return database.Listen(ctx, n.pool, channels...) })
 	g.Go(func() error { return n.accounts.WriteUses(ctx) })
+}
+
+// measure registers what is the same in all services, before anything is used.
+func (n *node) measure(r prometheus.Registerer) {
+	metric.Pool(r, n.pool)
+	metric.Caches(r, map[string]*metric.Hits{"configuration": &n.configuration.Hits})
+}
+
+// measureVolumes registers what is left of the file systems that Berth writes to.
+func (n *node) measureVolumes(r prometheus.Registerer) {
+	metric.Volume(r, "data", n.settings.Data)
+	if dir := n.settings.StorageDir(); dir != "" {
+		metric.Volume(r, "storage", dir)
+	}
+	if !n.settings.Logs.Off {
+		metric.Volume(r, "logs", n.settings.LogsDir())
+	}
 }
 
 // dialer connects to what users name. This machine's own addresses are open to

@@ -75,6 +75,10 @@ func (p *patient) checks() []health.Check {
 		health.Check{Name: "jobs", About: "background jobs are run", DependsOn: needs("process", "database", "schema"), Probe: jobsProbe(p.pool), Hint: unitHint("jobs")},
 		health.Check{Name: "queue", About: "events do not wait", DependsOn: needs("jobs"), Probe: p.queue},
 	)
+	if !s.Logs.Off {
+		list = append(list, health.Check{Name: "logs", About: "log messages are taken in", DependsOn: needs("process", "log disk"),
+			Probe: health.Answers("unix", s.Socket("syslog")), Hint: unitHint("logs")})
+	}
 	return list
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"berth/appliance/logger"
 	"berth/appliance/setting"
+	"berth/services/metric"
 )
 
 // process is what a service shares with the others of its process: all of them
@@ -18,7 +19,8 @@ type process struct {
 	settings setting.Settings
 	log      *slog.Logger
 	level    *slog.LevelVar
-	sink     *logger.Sink // nil = the log service is off
+	sink     *logger.Sink     // nil = the log service is off
+	metrics  *metric.Registry // nil = none
 }
 
 // newProcess makes the parts that need not be started. Run them with start.
@@ -26,6 +28,9 @@ func newProcess(stderr io.Writer, s setting.Settings, component string) *process
 	p := &process{settings: s, level: new(slog.LevelVar)}
 	if l, ok := logger.Level(s.LogLevel); ok { // checked by Settings.Check
 		p.level.Set(l)
+	}
+	if s.Metrics != "off" {
+		p.metrics = metric.New()
 	}
 	if !s.Logs.Off {
 		p.sink = logger.NewSink(s.Socket("syslog"))

@@ -24,6 +24,7 @@ import (
 	"berth/services/core"
 	"berth/services/database"
 	"berth/services/jobs"
+	"berth/services/metric"
 	"berth/services/registry"
 	"berth/services/retention"
 	"berth/services/token"
@@ -88,6 +89,11 @@ func (a *app) serve(ctx context.Context, s setting.Settings, svc service) error 
 	}
 	p := newProcess(a.stderr, s, svc.name)
 	defer p.start(ctx)()
+	stopLooking, err := p.startLooking(ctx, svc.name)
+	if err != nil {
+		return err
+	}
+	defer stopLooking()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return svc.run(ctx, p, func() {
@@ -156,10 +162,12 @@ func runToken(ctx context.Context, p *process, ready func()) error {
 	if err != nil {
 		return err
 	}
-	svc, err := token.New(ctx, token.Options{Pool: n.pool, Key: key, Accounts: n.accounts, Projects: n.projects, Configuration: n.configuration, Log: p.log})
+	svc, err := token.New(ctx, token.Options{Pool: n.pool, Key: key, Accounts: n.accounts, Projects: n.projects, Configuration: n.configuration, Log: p.log, Metrics: p.meter("token")})
 	if err != nil {
 		return err
 	}
+	n.measure(p.meter("token"))
+	n.accounts.Measure(p.meter("token"))
 	l, err := unit.Listen(ctx, "token", "unix", p.settings.Socket("token"), 0o660)
 	if err != nil {
 		return err
@@ -205,7 +213,11 @@ func runCore(ctx context.Context, p *process, ready func()) error {
 	}
 	defer n.close()
 	defer st.blobs.Close()
-	api, err := core.New(coreOptions(n, st))
+	o := coreOptions(n, st)
+	o.Metrics = p.meter("core")
+	n.measure(o.Metrics)
+	n.accounts.Measure(o.Metrics)
+	api, err := core.New(o)
 	if err != nil {
 		return err
 	}
@@ -237,8 +249,9 @@ func runJobs(ctx context.Context, p *process, ready func()) error {
 	if p.settings.AuditChain {
 		linked = n.chain()
 	}
+	n.measure(p.meter("jobs"))
 	svc, err := jobs.New(jobs.Options{
-		Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Tasks: n.tasks, Log: p.log,
+		Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Tasks: n.tasks, Log: p.log, Metrics: p.meter("jobs"),
 		Kinds: append(deliveries, upkeep.Collector(st.artifacts, st.blobs.Delete), upkeep.Purger(n.pool, n.chain()),
 			retention.New(n.pool, n.outbox, n.tasks).Kind(st.artifacts)),
 		Consumers: []jobs.Consumer{hooks.Consume}, AuditRules: n.auditRules, AuditChain: linked,
@@ -271,6 +284,11 @@ func runRegistry(ctx context.Context, p *process, ready func()) error {
 	if err != nil {
 		return err
 	}
+	n.measure(p.meter("registry"))
+	n.accounts.Measure(p.meter("registry"))
+	metric.Caches(p.meter("registry"), st.artifacts.Caches())
+	metric.Caches(p.meter("registry"), map[string]*metric.Hits{"tokens": &verifier.Hits})
+	n.measureVolumes(p.meter("registry"))
 	pulls := artifact.NewPulls(st.artifacts)
 	handler, err := registry.New(registry.Options{
 		Artifacts: st.artifacts, Blobs: st.blobs, SessionKey: n.key.For("upload sessions"), Log: p.log, ReadOnly: n.readOnly,

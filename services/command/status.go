@@ -120,6 +120,3 @@ func writeStatus(w io.Writer, r health.Report, colour bool) error {
 	_, err := io.WriteString(w, b.String())
 	return err
 }
-
-// unwell reports whether an error has been told already.
-func unwell(err error) bool { return errors.Is(err, errUnwell) }

@@ -27,6 +27,7 @@ func (a *app) listenFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&a.flags.HTTPS, "https", a.flags.HTTPS, "`address` to serve TLS on, host:port")
 	f.StringVar(&a.flags.HTTP, "http", "", "`address` to serve without TLS on (default: none)")
+	f.StringVar(&a.flags.Metrics, "metrics", "", "loopback `address` for Prometheus, host:port, or off (default "+defaultMetrics+")")
 	f.StringArrayVar(&a.flags.Hostnames, "hostname", nil, "one more `name` or address for the certificate; may be repeated")
 }
 
@@ -80,6 +81,11 @@ func (a *app) up(ctx context.Context, s setting.Settings, passwordFile string) e
 		return err
 	}
 	defer stopLogs()
+	stopLooking, err := p.startLooking(ctx, "")
+	if err != nil {
+		return err
+	}
+	defer stopLooking()
 
 	// The database outlives the services: they write until the end.
 	databaseCtx, stopDatabase := context.WithCancel(context.WithoutCancel(ctx))

@@ -23,6 +23,7 @@ package metric
 import (
 	"net/http"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -53,6 +54,50 @@ func (r *Registry) Service(name string) prometheus.Registerer {
 		return nil
 	}
 	return prometheus.WrapRegistererWith(prometheus.Labels{"service": name}, r.all)
+}
+
+// Scoped gives a Registerer for what may end before its process and begin anew:
+// end takes away whatever was registered with it.
+func Scoped(r prometheus.Registerer) (scoped prometheus.Registerer, end func()) {
+	if r == nil {
+		return nil, func() {}
+	}
+	s := &scope{Registerer: r}
+	return s, s.end
+}
+
+// scope remembers what is registered with it.
+type scope struct {
+	prometheus.Registerer
+	mu   sync.Mutex
+	list []prometheus.Collector
+}
+
+func (s *scope) Register(c prometheus.Collector) error {
+	err := s.Registerer.Register(c)
+	if err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.list = append(s.list, c)
+	}
+	return err
+}
+
+func (s *scope) MustRegister(list ...prometheus.Collector) {
+	for _, c := range list {
+		if err := s.Register(c); err != nil {
+			panic(err) // as the one below does: two things of this program have one name
+		}
+	}
+}
+
+func (s *scope) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.list {
+		s.Unregister(c)
+	}
+	s.list = nil
 }
 
 // The bounds of a scrape: how long it may take, and how many at once. A scraper

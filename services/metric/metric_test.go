@@ -85,6 +85,28 @@ func TestSeriesAreBounded(t *testing.T) {
 	}
 }
 
+// What ends leaves its names to what comes after it.
+func TestScoped(t *testing.T) {
+	t.Parallel()
+	all := metric.New()
+	for range 2 {
+		r, end := metric.Scoped(all.Service("x"))
+		metric.Caches(r, map[string]*metric.Hits{"things": {}})
+		if !strings.Contains(scrape(t, all), "berth_cache_hits_total") {
+			t.Error("it is not there")
+		}
+		end()
+		if strings.Contains(scrape(t, all), "berth_cache_hits_total") {
+			t.Error("it is still there")
+		}
+	}
+	if r, end := metric.Scoped(nil); r != nil {
+		t.Error("there is something to register with")
+	} else {
+		end()
+	}
+}
+
 func TestNilMeasuresNothing(t *testing.T) {
 	t.Parallel()
 	var none *metric.Registry

@@ -97,7 +97,7 @@ func Launch(o Options) (*Server, error) {
 		return nil, err
 	}
 	s.URL = "https://" + s.Addr
-	s.args = []string{"up", "--data", s.Dir, "--https", s.Addr, "--hostname", o.Host}
+	s.args = []string{"up", "--data", s.Dir, "--https", s.Addr, "--hostname", o.Host, "--metrics", "127.0.0.1:0"} // parallel servers do not fight for a port
 	if o.HTTP {
 		addr, err := FreeAddr(o.Host)
 		if err != nil {

@@ -153,7 +153,7 @@ func startServices(t *testing.T) *services {
 	config, password := filepath.Join(dir, "berth.yaml"), filepath.Join(dir, "password")
 	n.config = config
 	write(t, password, "Admin-1-"+berthtest.Name()+"\n")
-	write(t, config, fmt.Sprintf("data: %s\nhttps: %s\ndatabase: %q\n", n.server.Dir, addr, c.URL()))
+	write(t, config, fmt.Sprintf("data: %s\nhttps: %s\ndatabase: %q\nmetrics: \"off\"\n", n.server.Dir, addr, c.URL()))
 	if err := os.MkdirAll(n.server.Dir, 0o711); err != nil {
 		t.Fatal(err)
 	}

@@ -197,7 +197,7 @@ func TestKilledJobs(t *testing.T) {
 	s, r := start(t), newReceiver(t)
 	hook := policy(t, s, r.URL, "PUSH_ARTIFACT")
 	config := filepath.Join(t.TempDir(), "jobs.yaml")
-	if err := os.WriteFile(config, []byte("allow_targets: [127.0.0.1]\naudit_chain: true\n"), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte("allow_targets: [127.0.0.1]\naudit_chain: true\nmetrics: \"off\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	second, err := berthtest.StartProcess("msg=ready", nil, "jobs", "--config", config, "--data", s.Dir)

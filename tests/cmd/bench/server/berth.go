@@ -45,7 +45,7 @@ func StartBerth(ctx context.Context, dir string) (b *Berth, err error) {
 		return nil, err
 	}
 	out, config := filepath.Join(dir, "berth.out"), filepath.Join(dir, "berth.yaml")
-	if err := write(config, []byte("allow_targets: [127.0.0.1]\n")); err != nil { // webhooks are told to the benchmark
+	if err := write(config, []byte("allow_targets: [127.0.0.1]\nmetrics: 127.0.0.1:0\n")); err != nil { // webhooks are told to the benchmark
 		return nil, err
 	}
 	if b.child, err = start("Berth", out, nil, bin, "up", "--config", config, "--data", b.dir, "--https", b.https, "--http", b.http, "--hostname", "127.0.0.1"); err != nil {

@@ -1,0 +1,114 @@
+package command
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"golang.org/x/sync/errgroup"
+
+	"berth/appliance/fault"
+	"berth/appliance/setting"
+	"berth/appliance/unit"
+	"berth/services/debug"
+)
+
+// meter gives what a service of this process registers its metrics with; nil if
+// there are none.
+func (p *process) meter(service string) prometheus.Registerer { return p.metrics.Service(service) }
+
+// startLooking opens the metrics' port and the debug socket, and serves them
+// until stop. service is "" for a process with all of them, which has the first
+// port and the socket debug.sock; a service of its own has its place in
+// setting.MetricsPorts, and NAME.debug.sock.
+func (p *process) startLooking(ctx context.Context, service string) (stop func(), err error) {
+	o := debug.Options{Level: p.level}
+	var port net.Listener
+	if p.metrics != nil {
+		o.Metrics = p.metrics.Handler()
+		if port, err = p.listenMetrics(ctx, service); err != nil {
+			return nil, err
+		}
+	}
+	socket, err := unit.Listen(ctx, "debug", "unix", debugSocket(p.settings, service), 0o600)
+	if err != nil {
+		if port != nil {
+			port.Close()
+		}
+		return nil, err
+	}
+	p.measure(service)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	g, ctx := errgroup.WithContext(ctx)
+	if port != nil {
+		mux := http.NewServeMux()
+		mux.Handle("GET /metrics", o.Metrics)
+		g.Go(func() error { return serveHTTP(ctx, port, mux, p.log) })
+	}
+	g.Go(func() error { return serveHTTP(ctx, socket, debug.Handler(o), p.log) })
+	return func() {
+		cancel()
+		if err := g.Wait(); err != nil {
+			p.log.Error("metrics or the debug socket could not be served to the end", "err", err)
+		}
+	}, nil
+}
+
+// measure registers what belongs to the process. service is "" for one with all.
+func (p *process) measure(service string) {
+	if p.metrics == nil || p.sink == nil {
+		return
+	}
+	if service == "" {
+		service = "berth"
+	}
+	promauto.With(p.meter(service)).NewCounterFunc(prometheus.CounterOpts{Name: "berth_log_lines_dropped_total",
+		Help: "Lines of this process's log that had no room while the log service did not take them."}, func() float64 { return float64(p.sink.Dropped()) })
+}
+
+// debugSocket is the path of a process's debug socket.
+func debugSocket(s setting.Settings, service string) string {
+	if service == "" {
+		return filepath.Join(s.Run, "debug.sock")
+	}
+	return filepath.Join(s.Run, service+".debug.sock")
+}
+
+// defaultMetrics is where metrics are unless the settings say otherwise.
+const defaultMetrics = "127.0.0.1:9180"
+
+// metricsAddress is where a process serves its metrics, and whether the settings
+// insist on it.
+func metricsAddress(s setting.Settings, service string) (address string, must bool) {
+	address, must = defaultMetrics, false
+	if s.Metrics != "" {
+		address, must = s.Metrics, true
+	}
+	host, port, err := net.SplitHostPort(address)
+	n, bad := strconv.Atoi(port)
+	if at := slices.Index(setting.MetricsPorts(), service); err == nil && bad == nil && at > 0 && n > 0 {
+		address = net.JoinHostPort(host, strconv.Itoa(n+at))
+	}
+	return address, must
+}
+
+// listenMetrics opens the metrics' port; nil if another program has the usual one.
+func (p *process) listenMetrics(ctx context.Context, service string) (net.Listener, error) {
+	address, must := metricsAddress(p.settings, service)
+	l, err := unit.Listen(ctx, "metrics", "tcp", address, 0)
+	if err == nil {
+		p.log.Info("serving metrics", "address", l.Addr().String())
+		return l, nil
+	}
+	if !must {
+		p.log.Warn("there are no metrics: another program has their port; name another one in the setting metrics", "address", address, "err", err)
+		return nil, nil
+	}
+	return nil, fault.Wrap(fault.Precondition, err, "cannot serve metrics on %s", address).On("metrics").
+		WithHint("another program may have the port: choose another address, or \"off\" (ss -ltnp shows who it is)")
+}
