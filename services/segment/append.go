@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"context"
 	"time"
 
 	"berth/appliance/fault"
@@ -99,7 +100,7 @@ func (s *Store) waitForRoom() bool {
 	if !s.running {
 		// Nobody else writes: a store without Run, or before it.
 		s.mu.Unlock()
-		return s.write() == nil
+		return s.write() == nil && s.seal(context.Background()) == nil
 	}
 	if s.failing != nil {
 		s.mu.Unlock()

@@ -23,6 +23,7 @@ type block struct {
 	components []uint64 // words
 	many       bool     // more components than are told apart
 	hashes     []uint32 // of request ids; sorted, each once, when the block is full
+	gathered   []uint32 // room for them until then
 	numbers    map[string]uint64
 	scratch    []byte
 
@@ -39,7 +40,7 @@ const maxBlockComponents = 64
 func (b *block) start(first uint64) {
 	b.first, b.count, b.words, b.recs = first, 0, nil, b.recs[:0]
 	b.last, b.min, b.max, b.severities, b.wordBytes = 0, math.MaxInt64, math.MinInt64, 0, 0
-	b.components, b.many, b.hashes = b.components[:0], false, nil
+	b.components, b.many, b.hashes, b.gathered = b.components[:0], false, nil, b.gathered[:0]
 	b.wroteRecs, b.wroteWords, b.wroteCount = 0, 0, 0
 	if b.numbers == nil {
 		b.numbers = map[string]uint64{}
@@ -77,9 +78,7 @@ func (b *block) add(m *syslog.Message, t int64) {
 	b.note(b.word(m.Component), m.Severity, t)
 	for i := range m.Attrs {
 		if a := &m.Attrs[i]; a.Value != "" && isID(a.Key) {
-			if h := hashID(a.Value); len(b.hashes) == 0 || b.hashes[len(b.hashes)-1] != h {
-				b.hashes = append(b.hashes, h)
-			}
+			b.gathered = append(b.gathered, hashID(a.Value))
 		}
 	}
 }
@@ -100,8 +99,9 @@ func (b *block) note(component uint64, severity syslog.Severity, t int64) {
 
 // finish makes the block ready to be written.
 func (b *block) finish() {
-	slices.Sort(b.hashes)
-	b.hashes = slices.Clip(slices.Compact(b.hashes))
+	slices.Sort(b.gathered)
+	b.hashes = append(make([]uint32, 0), slices.Compact(b.gathered)...)
+	b.gathered = b.gathered[:0]
 }
 
 // names are the block's components.

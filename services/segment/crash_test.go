@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -221,4 +222,11 @@ func TestOneWriter(t *testing.T) {
 	if _, err := segment.OpenReadOnly(filepath.Join(dir, "nothing")); !fault.Is(err, fault.NotFound) {
 		t.Errorf("a directory that is not there: %v", err)
 	}
+}
+
+// processorTime is what this process has used.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

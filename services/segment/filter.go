@@ -26,6 +26,8 @@ type Query struct {
 	Attrs []syslog.Attr
 	// ID is the value of request_id, token_request or trace_id.
 	ID string
+	// OldestFirst turns the order round.
+	OldestFirst bool
 	// Limit is how many messages a page has at most; 0 means 100, and 10,000 is the
 	// most.
 	Limit int

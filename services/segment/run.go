@@ -231,8 +231,12 @@ func (s *Store) sealOne(ctx context.Context, g *segment) error {
 	}
 	s.bytes.Add(x.size)
 	s.mu.Lock()
-	g.index, g.hashes, g.entries = x, nil, slices.Clip(g.entries)
+	g.index, g.hashes, g.hashed, g.entries = x, nil, 0, slices.Clip(g.entries)
+	waiting := len(s.full) > 0
 	s.mu.Unlock()
+	if waiting {
+		signal(s.filled) // the writer may have waited for this
+	}
 	return nil
 }
 

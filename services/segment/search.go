@@ -20,12 +20,13 @@ import (
 
 // Page is a part of the answer to a query.
 type Page struct {
-	// Records are the newest first, by time and then by Seq.
+	// Records are in the order of their time and, where that is the same, of their
+	// Seq: the newest first, or the oldest if the query says so.
 	Records []Record
 	// Next is the cursor of what follows; "" if nothing does. A page may be empty
 	// and have it: then the search has looked as far as one call may.
 	Next string
-	// ScannedTo is how far back this page has looked, if there is a Next.
+	// ScannedTo is how far this page has looked, if there is a Next.
 	ScannedTo time.Time
 }
 
@@ -42,11 +43,15 @@ const (
 	pageTime = 2 * time.Second
 )
 
-// place is a record's position in the order of searches.
+// place is a record's position in the order of searches: the greatest comes
+// first. For a search from the oldest on all bits of both numbers are flipped,
+// which turns their order round; the search itself knows one order only.
 type place struct {
 	time int64
 	seq  uint64
 }
+
+func placeOf(time int64, seq uint64, flip int64) place { return place{time ^ flip, seq ^ uint64(flip)} }
 
 func (p place) compare(q place) int {
 	return cmp.Or(cmp.Compare(p.time, q.time), cmp.Compare(p.seq, q.seq))
@@ -86,6 +91,9 @@ func (s *Store) Search(ctx context.Context, q Query) (Page, error) {
 	}
 	x := &search{s: s, f: NewFilter(q), before: before, budget: q.MaxRaw, deadline: time.Now().Add(pageTime)}
 	x.kept.limit = min(q.Limit, maxLimit)
+	if q.OldestFirst {
+		x.flip, x.kept.flip = -1, -1
+	}
 	x.takeSnapshot()
 	defer x.close()
 	return x.run(ctx)
@@ -96,10 +104,11 @@ type search struct {
 	s        *Store
 	f        *Filter
 	before   place
+	flip     int64 // -1 = the oldest first
 	budget   int64
 	deadline time.Time
 
-	segments []searched // by their newest message, the oldest last
+	segments []searched // by their first message in the search's order
 	can      []bool     // by set of components; nil = all
 	memory   []held
 	sources  sources
@@ -115,7 +124,7 @@ type searched struct {
 	entries  []entry
 	hashes   [][]uint32
 	index    index
-	min, max int64
+	front    int64
 }
 
 // held is a block in memory, kept there by the search.
@@ -137,18 +146,18 @@ func (x *search) takeSnapshot() {
 	for _, g := range x.s.segments {
 		if len(g.entries) > 0 && x.overlaps(g.min, g.max) {
 			// The writer replaces a block's hashes, but never changes them.
-			x.segments = append(x.segments, searched{g, g.entries, slices.Clone(g.hashes), g.index, g.min, g.max})
+			x.segments = append(x.segments, searched{g, g.entries, slices.Clone(g.hashes), g.index, x.front(g.min, g.max)})
 		}
 	}
 	for _, b := range x.s.unwritten() {
 		if b.count > 0 && x.overlaps(b.min, b.max) && b.severities&x.f.severities != 0 {
 			b.refs.Add(1)
-			x.sources = append(x.sources, source{max: b.max, n: len(x.memory), raw: int64(b.raw())})
+			x.sources = append(x.sources, source{front: x.front(b.min, b.max), n: len(x.memory), raw: int64(b.raw())})
 			x.memory = append(x.memory, held{b, b.view})
 		}
 	}
 	heap.Init(&x.sources)
-	slices.SortFunc(x.segments, func(a, b searched) int { return cmp.Compare(b.max, a.max) })
+	slices.SortFunc(x.segments, func(a, b searched) int { return cmp.Compare(b.front, a.front) })
 }
 
 func (x *search) close() {
@@ -163,23 +172,26 @@ func (x *search) close() {
 
 // overlaps reports whether a span of time has something for this page.
 func (x *search) overlaps(lo, hi int64) bool {
-	return hi >= x.f.since && lo < x.f.until && lo <= x.before.time
+	return hi >= x.f.since && lo < x.f.until && min(lo^x.flip, hi^x.flip) <= x.before.time
 }
+
+// front is where a span of time begins in the search's order.
+func (x *search) front(lo, hi int64) int64 { return max(lo^x.flip, hi^x.flip) }
 
 // source is a block to be looked into: of a segment, or held in memory.
 type source struct {
-	max     int64
+	front   int64
 	segment *segment
 	n       int // which entry, or which of the held
 	raw     int64
 	entry   entry
 }
 
-// sources is a heap, the newest first.
+// sources is a heap; what begins first is on top.
 type sources []source
 
 func (h sources) Len() int           { return len(h) }
-func (h sources) Less(i, j int) bool { return h[i].max > h[j].max }
+func (h sources) Less(i, j int) bool { return h[i].front > h[j].front }
 func (h sources) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
 func (h *sources) Push(v any)        { *h = append(*h, v.(source)) }
 func (h *sources) Pop() any {
@@ -188,9 +200,9 @@ func (h *sources) Pop() any {
 	return last
 }
 
-// next gives the source with the newest message of those that are left.
+// next gives the source that begins first of those that are left.
 func (x *search) next() (source, bool) {
-	for len(x.segments) > 0 && (len(x.sources) == 0 || x.segments[0].max >= x.sources[0].max) {
+	for len(x.segments) > 0 && (len(x.sources) == 0 || x.segments[0].front >= x.sources[0].front) {
 		x.expand(&x.segments[0])
 		x.segments = x.segments[1:]
 	}
@@ -207,7 +219,7 @@ func (x *search) expand(g *searched) {
 		if !x.overlaps(e.min, e.max) || e.severities&x.f.severities == 0 || x.can != nil && int(e.set) < len(x.can) && !x.can[e.set] {
 			return
 		}
-		heap.Push(&x.sources, source{max: e.max, segment: g.segment, raw: int64(e.size) * 8, entry: *e})
+		heap.Push(&x.sources, source{front: x.front(e.min, e.max), segment: g.segment, raw: int64(e.size) * 8, entry: *e})
 	}
 	if x.f.id != "" && g.index.size > 0 {
 		found, err := lookUp(x.s.path(g.name, indexExt), g.index, x.f.hash)
@@ -239,14 +251,14 @@ func (x *search) run(ctx context.Context) (Page, error) {
 			return x.page(false, minTime), nil
 		}
 		if began == maxTime {
-			began = min(src.max, x.before.time)
+			began = min(src.front, x.before.time)
 		}
-		if floor, full := x.kept.floor(); full && src.max < floor.time {
+		if floor, full := x.kept.floor(); full && src.front < floor.time {
 			return x.page(true, minTime), nil
 		}
 		// A page that ended where it began would never get anywhere.
-		if src.max < began && (x.budget <= 0 || time.Now().After(x.deadline)) {
-			return x.page(true, src.max), nil
+		if src.front < began && (x.budget <= 0 || time.Now().After(x.deadline)) {
+			return x.page(true, src.front), nil
 		}
 		if err := ctx.Err(); err != nil {
 			return Page{}, err
@@ -311,7 +323,7 @@ func (x *search) matches(v *view) error {
 		if !ok || err != nil {
 			return err
 		}
-		p := place{h.time, h.seq}
+		p := placeOf(h.time, h.seq, x.flip)
 		if h.time < x.f.since || h.time >= x.f.until || x.f.severities&(1<<h.severity) == 0 || !words[h.component] ||
 			p.compare(x.before) >= 0 || !x.kept.wants(p) {
 			continue
@@ -325,8 +337,8 @@ func (x *search) matches(v *view) error {
 	}
 }
 
-// page gives what was found. If the search has stopped before blocks whose
-// newest message is at cut, what is not newer than that has to wait for them.
+// page gives what was found. If the search has stopped before blocks that begin
+// at cut, what comes after that has to wait for them.
 func (x *search) page(more bool, cut int64) Page {
 	p := x.kept.records(cut)
 	if !more && !x.kept.dropped {
@@ -335,25 +347,26 @@ func (x *search) page(more bool, cut int64) Page {
 	page := Page{Records: p}
 	last := place{cut, math.MaxUint64}
 	if len(p) > 0 && (cut == minTime || x.kept.dropped) {
-		last = place{nanos(p[len(p)-1].Time), p[len(p)-1].Seq}
+		last = x.kept.place(&p[len(p)-1])
 	}
-	page.Next, page.ScannedTo = last.cursor(), time.Unix(0, last.time).UTC()
+	page.Next, page.ScannedTo = last.cursor(), time.Unix(0, last.time^x.flip).UTC()
 	return page
 }
 
-// kept are the newest matches so far: a heap, the oldest first.
+// kept are the first matches so far: a heap, the last of them on top.
 type kept struct {
 	limit   int
+	flip    int64
 	bytes   int
-	dropped bool  // older ones were found and did not fit
-	top     place // the newest of those
+	dropped bool  // more were found and did not fit
+	top     place // the first of those
 	list    []Record
 }
 
-func placeOf(r *Record) place { return place{nanos(r.Time), r.Seq} }
+func (k *kept) place(r *Record) place { return placeOf(nanos(r.Time), r.Seq, k.flip) }
 
 func (k *kept) Len() int           { return len(k.list) }
-func (k *kept) Less(i, j int) bool { return placeOf(&k.list[i]).compare(placeOf(&k.list[j])) < 0 }
+func (k *kept) Less(i, j int) bool { return k.place(&k.list[i]).compare(k.place(&k.list[j])) < 0 }
 func (k *kept) Swap(i, j int)      { k.list[i], k.list[j] = k.list[j], k.list[i] }
 func (k *kept) Push(v any)         { k.list = append(k.list, v.(Record)) }
 func (k *kept) Pop() any {
@@ -362,12 +375,12 @@ func (k *kept) Pop() any {
 	return last
 }
 
-// floor is the oldest that is kept, and whether anything older is of no use.
+// floor is the last that is kept, and whether anything after it is of no use.
 func (k *kept) floor() (place, bool) {
 	if len(k.list) == 0 || !k.dropped && len(k.list) < k.limit {
 		return place{}, false
 	}
-	return placeOf(&k.list[0]), true
+	return k.place(&k.list[0]), true
 }
 
 func (k *kept) wants(p place) bool {
@@ -388,7 +401,7 @@ func maxPlace(a, b place, both bool) place {
 	return b
 }
 
-// add copies a record; the oldest goes if there are too many or they are too long.
+// add copies a record; the last goes if there are too many or they are too long.
 func (k *kept) add(p place, r *Record) {
 	c := *r
 	c.Host, c.Component, c.PID, c.ID, c.Text = strings.Clone(r.Host), strings.Clone(r.Component), strings.Clone(r.PID), strings.Clone(r.ID), strings.Clone(r.Text)
@@ -401,7 +414,7 @@ func (k *kept) add(p place, r *Record) {
 	for len(k.list) > k.limit || k.bytes > pageBytes && len(k.list) > 1 {
 		old := heap.Pop(k).(Record)
 		k.bytes -= size(&old)
-		k.top = maxPlace(k.top, placeOf(&old), k.dropped)
+		k.top = maxPlace(k.top, k.place(&old), k.dropped)
 		k.dropped = true
 	}
 }
@@ -414,12 +427,12 @@ func size(r *Record) int {
 	return n
 }
 
-// records gives what is newer than cut, the newest first.
+// records gives what comes before cut, in order.
 func (k *kept) records(cut int64) []Record {
 	list := k.list
 	if cut != minTime {
-		list = slices.DeleteFunc(list, func(r Record) bool { return nanos(r.Time) <= cut })
+		list = slices.DeleteFunc(list, func(r Record) bool { return nanos(r.Time)^k.flip <= cut })
 	}
-	slices.SortFunc(list, func(a, b Record) int { return placeOf(&b).compare(placeOf(&a)) })
+	slices.SortFunc(list, func(a, b Record) int { return k.place(&b).compare(k.place(&a)) })
 	return list
 }

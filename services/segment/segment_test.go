@@ -218,7 +218,7 @@ func randomMessage(r *rand.Rand, i int) *syslog.Message {
 }
 
 func randomQuery(r *rand.Rand) segment.Query {
-	q := segment.Query{Limit: 1 + r.IntN(60)}
+	q := segment.Query{Limit: 1 + r.IntN(60), OldestFirst: r.IntN(3) == 0}
 	if r.IntN(3) == 0 {
 		q.Since = start.Add(time.Duration(r.IntN(1500)) * time.Second)
 	}
@@ -260,6 +260,9 @@ func compare(t *testing.T, s *segment.Store, model []segment.Record, q segment.Q
 		if f.Match(&r.Message) {
 			want = append(want, fmt.Sprint(r.Seq))
 		}
+	}
+	if q.OldestFirst {
+		slices.Reverse(want)
 	}
 	var got []string
 	for _, r := range all(t, s, q) {

@@ -204,7 +204,7 @@ func (b *block) extend(payload []byte, n int) error {
 		_, _ = w.next(&h) // checked above
 		_ = v.decode(&h, &r)
 		b.note(h.component, h.severity, h.time)
-		b.hashes = appendIDs(b.hashes, &r)
+		b.gathered = appendIDs(b.gathered, &r)
 	}
 	b.recs = append(b.recs, recs...)
 	return nil

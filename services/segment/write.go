@@ -130,9 +130,13 @@ func (s *Store) writeFull() error {
 		if len(s.full) > 0 {
 			b = s.full[0]
 		}
+		held := 0
+		for _, w := range s.files.sealing {
+			held += w.segment.hashed
+		}
 		s.mu.Unlock()
-		if b == nil {
-			return nil
+		if b == nil || held > 3*maxHashes {
+			return nil // sealing has to catch up first
 		}
 		if err := s.writeBlock(b); err != nil {
 			return err
@@ -162,9 +166,6 @@ func (s *Store) writeBlock(b *block) error {
 	s.mu.Lock()
 	e.set = s.components.set(names, b.many)
 	f.current.add(e, uint32(len(f.raw)), b.hashes)
-	if b.hashes == nil {
-		f.current.hashes[len(f.current.hashes)-1] = []uint32{}
-	}
 	f.current.last = time.Now()
 	s.full = slices.Delete(s.full, 0, 1)
 	s.recent = append(s.recent, b)
