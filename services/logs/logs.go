@@ -106,6 +106,10 @@ func (s *Service) serve(ctx context.Context, ready func()) error {
 		return err
 	}
 	g.Go(func() error { return s.intake.accept(ctx, own, "") })
+	if err := s.answer(ctx, g); err != nil {
+		own.Close()
+		return err
+	}
 	if err := s.listen(ctx, g); err != nil {
 		own.Close()
 		return err
