@@ -121,10 +121,10 @@ type search struct {
 // searched is a segment as it was when the search began.
 type searched struct {
 	*segment
-	entries  []entry
-	hashes   [][]uint32
-	index    index
-	front    int64
+	entries []entry
+	hashes  [][]uint32
+	index   index
+	front   int64
 }
 
 // held is a block in memory, kept there by the search.
