@@ -137,7 +137,10 @@ func (c *collector) failed(ctx context.Context, why *fault.Error) {
 	}
 	c.mu.Lock()
 	news := c.failure == nil || c.failure.Text != why.Text
-	c.failure, c.since = why, time.Now()
+	if c.failure == nil {
+		c.since = time.Now()
+	}
+	c.failure = why
 	c.counts.failures++
 	c.mu.Unlock()
 	if news {
@@ -208,8 +211,9 @@ func (c *collector) keep(ctx context.Context) {
 func (c *collector) settle(ctx context.Context) {
 	c.mu.Lock()
 	if c.conn != nil {
-		if acked, err := c.conn.acked(); err == nil { // else the connection is about to end
-			c.journey.settle(acked, time.Now())
+		now := time.Now()
+		if seen, err := c.conn.look(now); err == nil { // else the connection is about to end
+			c.journey.settle(seen, now)
 		}
 	}
 	next := c.journey.next

@@ -9,11 +9,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"berth/appliance/fault"
 	"berth/appliance/setting"
@@ -21,8 +20,12 @@ import (
 
 const (
 	connectTime = 10 * time.Second
-	// silence is after how long a peer that acknowledges or takes nothing is given up.
+	// silence is after how long a peer is given up that acknowledges nothing: it is
+	// not there any more. Not by TCP_USER_TIMEOUT, which gives up a slow reader too,
+	// whose machine does answer: it would get the same messages again and again.
 	silence = 30 * time.Second
+	// stall is after how long one is given up that takes not a byte.
+	stall = 5 * time.Minute
 	// finishTime is how long a collector may take to read what is left when Berth stops.
 	finishTime = 2 * time.Second
 	// refusalTime is in which a refusal comes: a certificate that a collector does
@@ -40,13 +43,15 @@ type target struct {
 // conn is a connection to a collector. Somebody always reads from it: to hear of
 // its end, of refusals, and of TLS's own messages.
 type conn struct {
-	net.Conn                 // TLS, TCP or UDP
-	wire     *wire           // nil by UDP
-	alive    context.Context // ends with the connection, or when its user's ends
-	words    string          // what it is: "by TLS 1.3; …"
-	read     chan struct{}   // closed when nothing can be read any more
-	readErr  error           // why; valid then
-	udpBytes int64
+	net.Conn                         // TLS, TCP or UDP
+	wire     *wire                   // nil by UDP
+	udp      atomic.Int64            // bytes written by UDP
+	words    string                  // what it is: "by TLS 1.3; …"
+	alive    context.Context         // ends with the connection, or when its user's ends
+	end      context.CancelCauseFunc // of alive
+	read     chan struct{}           // closed when nothing can be read any more
+	readErr  error                   // why; valid then
+	seen     sight
 }
 
 // connect makes a connection: names are resolved and files are read each time.
@@ -69,9 +74,10 @@ func (t target) connect(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: raw, words: "by " + map[string]string{"udp": "UDP", "tcp": "TCP"}[t.scheme], read: make(chan struct{})}
+	c := &conn{Conn: raw, words: "by " + strings.ToUpper(network), read: make(chan struct{})}
 	if tcp, ok := raw.(*net.TCPConn); ok {
-		if c.wire, err = newWire(tcp); err != nil {
+		c.wire = &wire{TCPConn: tcp}
+		if c.wire.raw, err = tcp.SyscallConn(); err != nil {
 			raw.Close()
 			return nil, err
 		}
@@ -83,8 +89,7 @@ func (t target) connect(ctx context.Context) (*conn, error) {
 		}
 	}
 	start := time.Now()
-	alive, end := context.WithCancelCause(ctx)
-	c.alive = alive
+	c.alive, c.end = context.WithCancelCause(ctx)
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(finishTime, func() { raw.Close() }) })
 	go func() {
 		defer stop()
@@ -96,8 +101,8 @@ func (t target) connect(ctx context.Context) (*conn, error) {
 			err = &noCertificate{err}
 		}
 		c.readErr = err
+		c.end(err)
 		close(c.read)
-		end(err)
 	}()
 	return c, nil
 }
@@ -164,35 +169,16 @@ func (t target) tls(wanted *bool) (*tls.Config, error) {
 }
 
 // wire is a TCP connection that counts what it was given, and is given up when it
-// takes nothing for a time. However slow, one that takes something goes on.
+// takes nothing at all. However slow, one that takes something goes on.
 type wire struct {
 	*net.TCPConn
 	raw     syscall.RawConn
 	written atomic.Int64
 }
 
-func newWire(tcp *net.TCPConn) (*wire, error) {
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	w := &wire{TCPConn: tcp, raw: raw}
-	return w, w.control(func(fd int) error {
-		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silence.Milliseconds()))
-	})
-}
-
-func (w *wire) control(f func(fd int) error) error {
-	var err error
-	if cerr := w.raw.Control(func(fd uintptr) { err = f(int(fd)) }); cerr != nil {
-		return cerr
-	}
-	return err
-}
-
 func (w *wire) Write(p []byte) (n int, err error) {
 	for n < len(p) {
-		if err := w.SetWriteDeadline(time.Now().Add(silence)); err != nil {
+		if err := w.SetWriteDeadline(time.Now().Add(stall)); err != nil {
 			return n, err
 		}
 		k, err := w.TCPConn.Write(p[n:])
@@ -205,26 +191,10 @@ func (w *wire) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// acked is how many bytes the other side's TCP has acknowledged: all but those
-// in the socket's queue (SIOCOUTQ, tcp(7)). The order matters: what is written
-// between the two lines must not count.
-func (c *conn) acked() (int64, error) {
-	if c.wire == nil {
-		return c.bytes(), nil
-	}
-	written := c.wire.written.Load()
-	var queued int
-	err := c.wire.control(func(fd int) (err error) {
-		queued, err = unix.IoctlGetInt(fd, unix.SIOCOUTQ)
-		return err
-	})
-	return written - int64(queued), err
-}
-
 // bytes is what was written.
 func (c *conn) bytes() int64 {
 	if c.wire == nil {
-		return c.udpBytes
+		return c.udp.Load()
 	}
 	return c.wire.written.Load()
 }
@@ -245,7 +215,7 @@ func (c *conn) send(b []byte, ends []int) error {
 		}
 		start = end
 	}
-	c.udpBytes += int64(len(b))
+	c.udp.Add(int64(len(b)))
 	return nil
 }
 
@@ -274,7 +244,7 @@ func (c *conn) reason(err error) error {
 	defer t.Stop()
 	select {
 	case <-c.read:
-		return c.readErr
+		return context.Cause(c.alive)
 	case <-t.C:
 		return err
 	}

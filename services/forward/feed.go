@@ -161,7 +161,7 @@ func (c *collector) gap(from, to uint64, then time.Time) {
 	lost := int64(to-from) - (c.holes - holes)
 	c.holes = holes
 	if lost > 0 { // nobody can tell any more what the filters would have said
-		c.drop(loss{Count: uint64(lost), AtMost: !c.filter.all(), To: then})
+		c.drop(loss{Count: uint64(lost), AtMost: !c.filter.all() || c.wasSent(from), To: then})
 	}
 }
 
@@ -229,7 +229,7 @@ func (c *collector) limit(ctx context.Context) error {
 			c.gap(next, rec.Seq, rec.Time)
 			next = rec.Seq + 1
 			if c.filter.wants(&rec.Message) {
-				l = l.and(loss{Count: 1, From: rec.Time, To: rec.Time})
+				l = l.and(loss{Count: 1, AtMost: c.wasSent(rec.Seq), From: rec.Time, To: rec.Time})
 			}
 			return nil
 		})
@@ -242,6 +242,14 @@ func (c *collector) limit(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// wasSent reports whether a message may have arrived, though nothing is known of
+// it: it was sent, and then the connection was lost.
+func (c *collector) wasSent(seq uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return seq < c.journey.high
 }
 
 func (c *collector) skip(next uint64) {

@@ -87,15 +87,17 @@ func New(o Options) (*Forwarder, error) {
 // forget removes the positions of collectors that are not there any more: one
 // that comes back after a month begins anew.
 func (f *Forwarder) forget(dir string) error {
-	files, err := filepath.Glob(filepath.Join(dir, "*"+positionSuffix))
+	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return err
+		return fault.Wrap(fault.Internal, err, "cannot read the directory of collectors' positions")
 	}
-	for _, path := range files {
-		if f.find(strings.TrimSuffix(filepath.Base(path), positionSuffix)) == nil {
-			if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
-				return fault.Wrap(fault.Internal, err, "cannot remove the position of a former collector")
-			}
+	for _, e := range entries {
+		name, ours := strings.CutSuffix(e.Name(), positionSuffix)
+		if !ours || f.find(name) != nil {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return fault.Wrap(fault.Internal, err, "cannot remove the position of a former collector")
 		}
 	}
 	return nil

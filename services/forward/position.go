@@ -17,14 +17,18 @@ const (
 	// acknowledged a message, until that counts as delivered: the collector may not
 	// have read it from its socket yet when it is killed.
 	resend = 2 * time.Second
-	// markEvery is the least time between two marks, which bounds their number.
+	// markEvery is the least time between two marks, markBytes the most that one may
+	// stand for before that: together they bound how many there are.
 	markEvery = 10 * time.Millisecond
+	markBytes = 256 << 10
+	// socketRoom is more than a socket holds (tcp_rmem's limit is 6 MiB, mostly).
+	socketRoom = 8 << 20
 )
 
 // loss is what a collector lacks and has not been told yet.
 type loss struct {
 	Count  uint64    `json:"count"`
-	AtMost bool      `json:"at_most,omitempty"` // its filters could not be asked any more
+	AtMost bool      `json:"at_most,omitempty"` // its filters could not be asked any more, or some may have arrived
 	From   time.Time `json:"from,omitzero"`     // time of the oldest message, if it is known
 	To     time.Time `json:"to,omitzero"`       // of the newest
 }
@@ -64,8 +68,9 @@ type journey struct {
 // mark is the end of something that was sent.
 type mark struct {
 	next  uint64
-	bytes int64     // written to the connection by then
-	sent  time.Time //
+	from  int64     // bytes written to the connection before it
+	bytes int64     // and with it
+	sent  time.Time // the first of it
 	acked time.Time // when it was seen that the collector's TCP has it
 	told  bool      // journey.telling is in it
 }
@@ -74,40 +79,40 @@ type mark struct {
 // connection.
 func (j *journey) mark(next uint64, bytes int64, told bool, now time.Time) {
 	j.next, j.high = next, max(j.high, next)
+	var from int64
 	if n := len(j.marks); n > 0 {
 		last := &j.marks[n-1]
-		if last.acked.IsZero() && now.Sub(last.sent) < markEvery {
+		if last.acked.IsZero() && now.Sub(last.sent) < markEvery && bytes-last.from < markBytes {
 			last.next, last.bytes, last.told = next, bytes, last.told || told
 			return
 		}
+		from = last.bytes
 	}
-	j.marks = append(j.marks, mark{next: next, bytes: bytes, sent: now, told: told})
+	j.marks = append(j.marks, mark{next: next, from: from, bytes: bytes, sent: now, told: told})
 }
 
-// settle moves the position over what was acknowledged long enough ago. It
-// reports whether it moved.
-func (j *journey) settle(acked int64, now time.Time) bool {
+// settle moves the position over what was acknowledged long enough ago. While the
+// collector's window is closed, its program does not read, and what its socket
+// holds is not delivered: that is no more than socketRoom.
+func (j *journey) settle(s sight, now time.Time) {
 	passed := 0
 	for i := range j.marks {
 		m := &j.marks[i]
-		if m.bytes > acked {
+		if m.bytes > s.acked {
 			break
 		}
 		if m.acked.IsZero() {
 			m.acked = now
 		}
-		if now.Sub(m.acked) >= resend {
+		if now.Sub(m.acked) >= resend && (s.ready || s.acked-m.bytes >= socketRoom) {
 			passed = i + 1
 		}
 	}
-	return j.pass(passed)
+	j.pass(passed)
 }
 
 // pass delivers the first marks.
-func (j *journey) pass(n int) bool {
-	if n == 0 {
-		return false
-	}
+func (j *journey) pass(n int) {
 	for _, m := range j.marks[:n] {
 		j.position = m.next
 		if m.told {
@@ -115,7 +120,6 @@ func (j *journey) pass(n int) bool {
 		}
 	}
 	j.marks = append(j.marks[:0], j.marks[n:]...)
-	return true
 }
 
 // tell gives what the collector must be told now. There is one such message on
@@ -132,7 +136,12 @@ func (j *journey) tell() loss {
 func (j *journey) skip(next uint64) {
 	j.next = next
 	if n := len(j.marks); n > 0 {
-		j.marks = append(j.marks, mark{next: next, bytes: j.marks[n-1].bytes})
+		if last := &j.marks[n-1]; last.from == last.bytes { // passed over, too
+			last.next = next
+			return
+		}
+		bytes := j.marks[n-1].bytes
+		j.marks = append(j.marks, mark{next: next, from: bytes, bytes: bytes})
 		return
 	}
 	j.position = next

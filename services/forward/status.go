@@ -11,6 +11,14 @@ import (
 	"berth/appliance/syslog"
 )
 
+const (
+	// stuckAfter is after how long Status says that a collector takes nothing.
+	stuckAfter = 10 * time.Second
+	// testTime is how long Test waits for a collector to refuse: some look at names
+	// only when the first message comes.
+	testTime = time.Second
+)
+
 // Status is how a collector does. Counts are since the start of this process.
 type Status struct {
 	Name      string    `json:"name"`
@@ -29,9 +37,9 @@ type Status struct {
 	Failures    uint64 `json:"failures"`    // attempts that failed and connections that were lost
 
 	// What waits is counted before the collector's filters.
-	Waiting      int64         `json:"waiting"`
-	WaitingBytes int64         `json:"waiting_bytes"`
-	WaitingAge   time.Duration `json:"waiting_age"` // of the oldest message
+	Waiting        int64   `json:"waiting"`
+	WaitingBytes   int64   `json:"waiting_bytes"`
+	WaitingSeconds float64 `json:"waiting_seconds"` // the age of the oldest message
 }
 
 func (c *collector) status() Status {
@@ -42,11 +50,14 @@ func (c *collector) status() Status {
 		Sent: c.counts.sent, Repeated: c.counts.repeated, Dropped: c.counts.dropped, Bytes: c.counts.bytes, Connections: c.counts.connections, Failures: c.counts.failures}
 	s.Waiting, s.WaitingBytes = c.store.Waiting(next)
 	if s.Waiting > 0 && !c.oldest.IsZero() {
-		s.WaitingAge = max(now.Sub(c.oldest), 0)
+		s.WaitingSeconds = max(now.Sub(c.oldest).Seconds(), 0)
 	}
 	switch {
 	case s.Connected:
 		s.State = fmt.Sprintf("connected to %s %s", c.to.address, c.conn.words)
+		if d := now.Sub(c.conn.seen.moved); s.Waiting > 0 && !c.conn.seen.moved.IsZero() && d > stuckAfter {
+			s.State += fmt.Sprintf("; it has taken nothing for %d s", int(d.Seconds()))
+		}
 	case c.failure == nil:
 		s.State = "connecting for the first time"
 	default:
@@ -77,8 +88,8 @@ func (c *collector) test(ctx context.Context) (string, error) {
 	if err := conn.send(b, []int{len(b)}); err != nil {
 		return "", c.to.explain(conn.reason(err))
 	}
-	if err := conn.reason(nil); err != nil {
-		return "", c.to.explain(err)
+	if sleep(conn.alive, testTime); ctx.Err() == nil && conn.alive.Err() != nil {
+		return "", c.to.explain(conn.reason(nil))
 	}
 	if conn.wire == nil {
 		return fmt.Sprintf("the message was sent to %s by UDP, which does not tell whether it arrived: look for %q at the collector", c.to.address, text), nil
@@ -96,8 +107,8 @@ func (c *collector) test(ctx context.Context) (string, error) {
 // arrived waits until the other side's TCP has all.
 func (c *conn) arrived(ctx context.Context) error {
 	for end := time.Now().Add(connectTime); ; sleep(ctx, 50*time.Millisecond) {
-		acked, err := c.acked()
-		if err != nil || acked == c.bytes() {
+		seen, err := c.look(time.Now())
+		if err != nil || seen.acked == c.bytes() {
 			return err
 		}
 		if ctx.Err() != nil || time.Now().After(end) {
