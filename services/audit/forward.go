@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"berth/appliance/fault"
+	"berth/appliance/syslog"
 	"berth/services/event"
 )
 
@@ -129,73 +131,32 @@ func (f *Forwarder) Close() {
 	f.close()
 }
 
-// syslogPriority is facility 13 (log audit), severity 6 (informational); a
-// refusal is 5 (notice). RFC 5424 section 6.2.1.
-const (
-	syslogDone    = 13*8 + 6
-	syslogRefused = 13*8 + 5
-)
-
-// Syslog renders an event as an RFC 5424 message. What users have named cannot
-// end a message or a value.
-func Syslog(e event.Event) string {
-	host, err := os.Hostname()
-	if err != nil || host == "" {
-		host = "-"
-	}
-	priority, result := syslogDone, "success"
-	if !e.Success {
-		priority, result = syslogRefused, "failure"
-	}
-	var sd strings.Builder
-	// 32473 is the enterprise number for documentation (RFC 5612); we have none.
-	sd.WriteString("[audit@32473")
-	for _, p := range [][2]string{{"id", e.ID.String()}, {"operation", e.Operation}, {"resource_type", e.ResourceType}, {"resource", e.Resource},
-		{"user", e.User}, {"result", result}, {"source", e.Source}, {"request_id", e.RequestID}} {
-		if p[1] != "" {
-			fmt.Fprintf(&sd, ` %s="%s"`, p[0], sdValue(p[1]))
-		}
-	}
-	sd.WriteString("]")
-	text := e.Description
-	if text == "" {
-		text = e.Operation + " " + e.ResourceType + ": " + e.Resource
-	}
-	return fmt.Sprintf("<%d>1 %s %.255s berth-audit %d %.32s %s %s", priority, e.Time.UTC().Format("2006-01-02T15:04:05.000000Z07:00"),
-		host, os.Getpid(), msgID(e.Operation+"_"+e.ResourceType), sd.String(), oneLine(text))
-}
-
 // maxSyslogText bounds one value: collectors take 8 KiB a message, mostly.
 const maxSyslogText = 1024
 
-var sdEscape = strings.NewReplacer(`\`, `\\`, `"`, `\"`, `]`, `\]`)
-
-func sdValue(s string) string { return sdEscape.Replace(oneLine(s)) }
-
-func oneLine(s string) string {
-	if len(s) > maxSyslogText {
-		s = s[:maxSyslogText]
+// Syslog renders an event as an RFC 5424 message: facility 13 (log audit),
+// severity informational, or notice for a refusal. What users have named cannot
+// end a message or a value.
+func Syslog(e event.Event) string {
+	m := &syslog.Message{Time: e.Time, Facility: syslog.Audit, Severity: syslog.Informational, Component: "berth-audit", PID: strconv.Itoa(os.Getpid()),
+		ID: e.Operation + "_" + e.ResourceType, Text: e.Description}
+	m.Host, _ = os.Hostname() // without: a nil value
+	result := "success"
+	if !e.Success {
+		m.Severity, result = syslog.Notice, "failure"
 	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "\uFFFD"))
-}
-
-// msgID keeps printable ASCII, which is all that a MSGID may have.
-func msgID(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r <= ' ' || r > '~' {
-			return -1
-		}
-		return r
-	}, s)
-	if s == "" {
-		return "-"
+	if m.Text == "" {
+		m.Text = e.Operation + " " + e.ResourceType + ": " + e.Resource
 	}
-	return s
+	m.Text = m.Text[:min(len(m.Text), maxSyslogText)]
+	for _, a := range []syslog.Attr{{Key: "id", Value: e.ID.String()}, {Key: "operation", Value: e.Operation}, {Key: "resource_type", Value: e.ResourceType},
+		{Key: "resource", Value: e.Resource}, {Key: "user", Value: e.User}, {Key: "result", Value: result}, {Key: "source", Value: e.Source}, {Key: "request_id", Value: e.RequestID}} {
+		if a.Value != "" {
+			// 32473 is the enterprise number for documentation (RFC 5612); we have none.
+			m.Attrs = append(m.Attrs, syslog.Attr{Key: "audit@32473." + a.Key, Value: a.Value[:min(len(a.Value), maxSyslogText)]})
+		}
+	}
+	return string(syslog.Append(nil, m))
 }
 
 // Rules are the administrators' settings of the trail.
