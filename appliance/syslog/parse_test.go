@@ -66,6 +66,12 @@ func TestParse(t *testing.T) {
 		{"<189>*Mar  1 18:46:11.123: %SYS-5-CONFIG_I: Configured", message(189, at("2026-03-01T16:46:11.123Z"), "", "%SYS-5-CONFIG_I", "", "", nil, "Configured")},
 		{"<189>Mar  1 2021 18:46:11 asa : x", message(189, at("2021-03-01T16:46:11Z"), "asa", "", "", "", nil, ": x")},
 		{"<189>Mar  1 18:46:11 2021 asa x: y", message(189, at("2021-03-01T16:46:11Z"), "asa", "x", "", "", nil, "y")},
+		{"<166>2026-01-02T03:04:05.678Z esx01.example.com Hostd: info hostd[2099] [Originator@6876 sub=Vimsvc] Task", // ESXi
+			message(166, at("2026-01-02T03:04:05.678Z"), "esx01.example.com", "Hostd", "", "", nil, "info hostd[2099] [Originator@6876 sub=Vimsvc] Task")},
+		{"<134>Jan  2 03:04:05 haproxy[14389]: 10.0.1.2:33317 [x]", message(134, at("2026-01-02T01:04:05Z"), "", "haproxy", "14389", "", nil, "10.0.1.2:33317 [x]")},
+		{"<14>Jan  2 03:04:05 PA-220 1,2026/01/02,x", message(14, at("2026-01-02T01:04:05Z"), "PA-220", "", "", "", nil, "1,2026/01/02,x")},
+		{"<189>date=2026-01-02 time=03:04:05 devname=\"fw\"", message(189, now, "", "", "", "", nil, "date=2026-01-02 time=03:04:05 devname=\"fw\"")},
+		{"<6>[ 12.345678] eth0: link up", message(6, now, "", "", "", "", nil, "[ 12.345678] eth0: link up")},
 		{"Oct 11 22:14:15 h su: no priority", message(13, at("2025-10-11T20:14:15Z"), "h", "su", "", "", nil, "no priority")},
 		{"<13>app[12]: no time\n", message(13, now, "", "app", "12", "", nil, "no time")},
 		{"<13>", message(13, now, "", "", "", "", nil, "")},

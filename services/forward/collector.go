@@ -55,7 +55,7 @@ func newCollector(o Options, set setting.Forward) (*collector, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "cannot forward logs to %q", set.Name).On("logs.forward")
 	}
-	c := &collector{set: set, to: target{scheme, address, set}, store: o.Store, filter: newFilter(set), render: newRenderer(o.Host, set.Format == "json", scheme == "udp"),
+	c := &collector{set: set, to: target{scheme, address, set}, store: o.Store, filter: newFilter(set), render: newRenderer(o.Host, set.Format == "json"),
 		path: filepath.Join(o.Dir, set.Name+positionSuffix), log: o.Log.With("collector", set.Name, "to", set.To)}
 	k, found, err := load(c.path)
 	if err != nil {
@@ -82,7 +82,9 @@ func (c *collector) run(ctx context.Context) {
 	pause := firstPause
 	for ctx.Err() == nil {
 		before := c.position()
-		c.attempt(ctx)
+		if c.attempt(ctx) {
+			continue
+		}
 		if c.position() != before {
 			pause = firstPause
 		}
@@ -99,12 +101,13 @@ func (c *collector) position() uint64 {
 	return c.journey.position
 }
 
-// attempt is one connection, from its beginning to its end.
-func (c *collector) attempt(ctx context.Context) {
+// attempt is one connection, from its beginning to its end. It reports whether
+// it has ended in order.
+func (c *collector) attempt(ctx context.Context) (finished bool) {
 	conn, err := c.to.connect(ctx)
 	if err != nil {
 		c.failed(ctx, c.to.explain(err))
-		return
+		return false
 	}
 	c.mu.Lock()
 	c.conn, c.since = conn, time.Now()
@@ -112,8 +115,7 @@ func (c *collector) attempt(ctx context.Context) {
 	c.mu.Unlock()
 
 	err = c.feed(ctx, conn)
-	finished := false
-	if ctx.Err() != nil {
+	if err == nil || ctx.Err() != nil {
 		finished = conn.finish()
 	} else {
 		err = conn.reason(err)
@@ -127,7 +129,10 @@ func (c *collector) attempt(ctx context.Context) {
 	c.journey.rewind()
 	c.conn = nil
 	c.mu.Unlock()
-	c.failed(ctx, c.to.explain(err))
+	if !finished {
+		c.failed(ctx, c.to.explain(err))
+	}
+	return finished
 }
 
 // failed notes why there is no connection, and logs it if that is news.

@@ -18,6 +18,9 @@ const (
 	// 208 KiB, mostly, and nobody tells us when it is full.
 	datagramBytes = 16 << 10
 	datagramPause = time.Millisecond
+	// resolveEvery is how often the collector's name is asked for by UDP. A
+	// connection by TCP ends when its address does.
+	resolveEvery = 5 * time.Minute
 	// gather is how long messages gather after a batch that was not full: a busy
 	// Berth sends 50 batches a second, not each message alone. After silence the
 	// first one goes out at once.
@@ -38,9 +41,10 @@ type batch struct {
 
 var errFull = errors.New("the batch is full")
 
-// feed sends batch after batch, until the connection or ctx ends.
+// feed sends batch after batch, until the connection or ctx ends. Without an
+// error it is time for another connection.
 func (c *collector) feed(ctx context.Context, conn *conn) error {
-	udp := conn.wire == nil
+	udp, start := conn.wire == nil, time.Now()
 	if !udp && c.hasFailed() {
 		sleep(conn.alive, refusalTime)
 		c.working(conn)
@@ -48,6 +52,9 @@ func (c *collector) feed(ctx context.Context, conn *conn) error {
 	for first := true; ctx.Err() == nil; first = false {
 		if err := c.wait(conn.alive); err != nil {
 			return err
+		}
+		if udp && time.Since(start) > resolveEvery {
+			return nil
 		}
 		if err := c.limit(conn.alive); err != nil {
 			return err

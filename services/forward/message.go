@@ -13,11 +13,11 @@ import (
 )
 
 const (
-	// maxDatagram bounds a message by UDP: receivers should take 2 KiB, and mostly
-	// take 8 (RFC 5426 section 3.2).
-	maxDatagram = 8 << 10
-	// maxMessage bounds one by TCP and TLS. Many collectors cut at 8 KiB themselves.
-	maxMessage = 64 << 10
+	// maxMessage is a little less than what receivers should take (8 KiB: RFC 5425
+	// section 4.3.1, RFC 5426 section 3.2), since rsyslog takes 8096 bytes if nobody
+	// tells it otherwise. What is beyond that it takes for another message: a
+	// stranger could forge some.
+	maxMessage = 8000
 	// maxSequence is where sequenceId begins again with 1 (RFC 5424 section 7.3.1).
 	maxSequence = 2147483647
 	sequenceID  = "meta.sequenceId"
@@ -57,17 +57,13 @@ func (f *filter) all() bool {
 type renderer struct {
 	host   string
 	json   bool
-	limit  int
 	names  map[string]string // of Berth's own components, so that they can be told from others at the collector
 	attrs  []syslog.Attr
 	digits [20]byte
 }
 
-func newRenderer(host string, json, udp bool) *renderer {
-	r := &renderer{host: host, json: json, limit: maxMessage, names: map[string]string{}}
-	if udp {
-		r.limit = maxDatagram
-	}
+func newRenderer(host string, json bool) *renderer {
+	r := &renderer{host: host, json: json, names: map[string]string{}}
 	for _, c := range []string{"registry", "token", "core", "jobs", "logs", "proxy", "postgres", "agent", "firstboot"} {
 		r.names[c] = "berth-" + c
 	}
@@ -86,7 +82,7 @@ func (r *renderer) record(b []byte, rec *segment.Record) []byte {
 	return r.message(b, &m)
 }
 
-// message renders m, which it changes, in at most limit bytes: the text is cut
+// message renders m, which it changes, in at most maxMessage bytes: the text is cut
 // first, if that is enough, then values, and at last only ids are left of them.
 func (r *renderer) message(b []byte, m *syslog.Message) []byte {
 	if m.Host == "" {
@@ -98,7 +94,7 @@ func (r *renderer) message(b []byte, m *syslog.Message) []byte {
 	start := len(b)
 	b = r.render(b, m)
 	for _, value := range [...]int{1024, 256, 64, 0, 0} {
-		over := len(b) - start - r.limit
+		over := len(b) - start - maxMessage
 		switch {
 		case over <= 0:
 			return b
@@ -112,7 +108,7 @@ func (r *renderer) message(b []byte, m *syslog.Message) []byte {
 			m.Attrs = slices.DeleteFunc(m.Attrs, func(a syslog.Attr) bool {
 				return a.Key != syslog.RequestID && a.Key != syslog.TokenRequest && a.Key != syslog.TraceID && a.Key != sequenceID
 			})
-			m.Text = clip(m.Text, r.limit/8) + "…" // an escaped byte is six at most
+			m.Text = clip(m.Text, maxMessage/8) + "…" // an escaped byte is six at most
 		}
 		b = r.render(b[:start], m)
 	}

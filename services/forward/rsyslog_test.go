@@ -107,7 +107,7 @@ func newRsyslog(t *testing.T, a *authority, end time.Time) *rsyslog {
 	cert, key := a.issue("localhost", end)
 	_, port, _ := net.SplitHostPort(r.address)
 	config := fmt.Sprintf(`
-global(workDirectory=%q maxMessageSize="64k" defaultNetstreamDriver="ossl"
+global(workDirectory=%q defaultNetstreamDriver="ossl"
   defaultNetstreamDriverCAFile=%q defaultNetstreamDriverCertFile=%q defaultNetstreamDriverKeyFile=%q)
 module(load="imtcp" streamDriver.name="ossl" streamDriver.mode="1" streamDriver.authMode="x509/name" permittedPeer=["berth.test"])
 input(type="imtcp" address="127.0.0.1" port=%q)
@@ -199,6 +199,9 @@ func TestRsyslog(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantAll(t, r.got, 0, 1002)
+	if said, err := os.ReadFile(r.log); err == nil && bytes.Contains(said, []byte("yyy")) { // what rsyslog makes of the rest of a message
+		t.Errorf("the long message was not taken as one: %.300s", said)
+	}
 	answer, err := f.Test(t.Context(), "rsyslog")
 	if err != nil || !strings.Contains(answer, "by TLS 1.3; its certificate CN=localhost is valid until ") || !strings.Contains(answer, "; the message was handed over and read: look for \"test message ") {
 		t.Fatalf("%s, %v", answer, err)

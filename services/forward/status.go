@@ -84,7 +84,7 @@ func (c *collector) test(ctx context.Context) (string, error) {
 	text := "test message " + hex.EncodeToString(id) + " of Berth's log service"
 	m := &syslog.Message{Time: time.Now(), Facility: syslog.Local0, Severity: syslog.Notice, Component: "logs", ID: "test", Text: text,
 		Attrs: []syslog.Attr{{Key: "collector", Value: c.set.Name}}}
-	b := frame(nil, newRenderer(c.render.host, c.render.json, c.to.scheme == "udp").message(nil, m), c.to.scheme, c.render.json)
+	b := frame(nil, newRenderer(c.render.host, c.render.json).message(nil, m), c.to.scheme, c.render.json)
 	if err := conn.send(b, []int{len(b)}); err != nil {
 		return "", c.to.explain(conn.reason(err))
 	}
