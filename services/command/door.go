@@ -37,7 +37,7 @@ func frontDoor(ctx context.Context, p *process, registry http.Handler, ready fun
 	s, log := p.settings, p.log
 	o := proxy.Options{
 		Registry: registry, TokenSocket: s.Socket("token"), CoreSocket: s.Socket("core"),
-		MaxConns: s.MaxConnections, TrustedProxies: prefixes(s.TrustedProxies), Log: log, Metrics: p.meter("proxy"),
+		MaxConns: s.MaxConnections, TrustedProxies: prefixes(s.TrustedProxies), Log: log, Metrics: p.meter("proxy"), Tracer: p.spans.Tracer("proxy"),
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	var entrances []proxy.Entrance

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/http"
@@ -15,18 +16,31 @@ import (
 	"berth/appliance/fault"
 	"berth/appliance/setting"
 	"berth/appliance/unit"
+	"berth/services/database"
 	"berth/services/debug"
+	"berth/services/trace"
 )
 
 // meter gives what a service of this process registers its metrics with; nil if
 // there are none.
 func (p *process) meter(service string) prometheus.Registerer { return p.metrics.Service(service) }
 
+// orBerth is the label of what belongs to a process with all services.
+func orBerth(service string) string { return cmp.Or(service, "berth") }
+
+// options are those of a service's connections to the database.
+func (p *process) options(service string, more ...database.Option) []database.Option {
+	return append(more, database.Trace(p.spans.Tracer(service).Queries()))
+}
+
 // startLooking opens the metrics' port and the debug socket, and serves them
-// until stop. service is "" for a process with all of them, which has the first
+// until stop; it begins to send spans. service is "" for a process with all of them, which has the first
 // port and the socket debug.sock; a service of its own has its place in
 // setting.MetricsPorts, and NAME.debug.sock.
 func (p *process) startLooking(ctx context.Context, service string) (stop func(), err error) {
+	if p.spans, err = trace.Open(ctx, trace.Options{Endpoint: p.settings.Traces, Log: p.log, Metrics: p.meter(orBerth(service))}); err != nil {
+		return nil, err
+	}
 	o := debug.Options{Level: p.level}
 	var port net.Listener
 	if p.metrics != nil {
@@ -51,6 +65,7 @@ func (p *process) startLooking(ctx context.Context, service string) (stop func()
 		g.Go(func() error { return serveHTTP(ctx, port, mux, p.log) })
 	}
 	g.Go(func() error { return serveHTTP(ctx, socket, debug.Handler(o), p.log) })
+	g.Go(func() error { return p.spans.Run(ctx) })
 	return func() {
 		cancel()
 		if err := g.Wait(); err != nil {
@@ -64,10 +79,7 @@ func (p *process) measure(service string) {
 	if p.metrics == nil || p.sink == nil {
 		return
 	}
-	if service == "" {
-		service = "berth"
-	}
-	promauto.With(p.meter(service)).NewCounterFunc(prometheus.CounterOpts{Name: "berth_log_lines_dropped_total",
+	promauto.With(p.meter(orBerth(service))).NewCounterFunc(prometheus.CounterOpts{Name: "berth_log_lines_dropped_total",
 		Help: "Lines of this process's log that had no room while the log service did not take them."}, func() float64 { return float64(p.sink.Dropped()) })
 }
 

@@ -11,6 +11,7 @@ import (
 	"berth/appliance/logger"
 	"berth/appliance/setting"
 	"berth/services/metric"
+	"berth/services/trace"
 )
 
 // process is what a service shares with the others of its process: all of them
@@ -21,6 +22,7 @@ type process struct {
 	level    *slog.LevelVar
 	sink     *logger.Sink     // nil = the log service is off
 	metrics  *metric.Registry // nil = none
+	spans    *trace.Exporter  // nil = none
 }
 
 // newProcess makes the parts that need not be started. Run them with start.

@@ -153,7 +153,7 @@ const (
 )
 
 func runToken(ctx context.Context, p *process, ready func()) error {
-	n, err := openMigrated(ctx, p.settings, p.log, tokenConns, database.IndexProbes)
+	n, err := openMigrated(ctx, p.settings, p.log, tokenConns, p.options("token", database.IndexProbes)...)
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func runToken(ctx context.Context, p *process, ready func()) error {
 	if err != nil {
 		return err
 	}
-	svc, err := token.New(ctx, token.Options{Pool: n.pool, Key: key, Accounts: n.accounts, Projects: n.projects, Configuration: n.configuration, Log: p.log, Metrics: p.meter("token")})
+	svc, err := token.New(ctx, token.Options{Pool: n.pool, Key: key, Accounts: n.accounts, Projects: n.projects, Configuration: n.configuration, Log: p.log, Metrics: p.meter("token"), Tracer: p.spans.Tracer("token")})
 	if err != nil {
 		return err
 	}
@@ -207,14 +207,14 @@ func openAll(ctx context.Context, s setting.Settings, log *slog.Logger, conns in
 }
 
 func runCore(ctx context.Context, p *process, ready func()) error {
-	n, st, err := openAll(ctx, p.settings, p.log, coreConns)
+	n, st, err := openAll(ctx, p.settings, p.log, coreConns, p.options("core")...)
 	if err != nil {
 		return err
 	}
 	defer n.close()
 	defer st.blobs.Close()
 	o := coreOptions(n, st)
-	o.Metrics = p.meter("core")
+	o.Metrics, o.Tracer = p.meter("core"), p.spans.Tracer("core")
 	n.measure(o.Metrics)
 	n.accounts.Measure(o.Metrics)
 	api, err := core.New(o)
@@ -234,13 +234,14 @@ func runCore(ctx context.Context, p *process, ready func()) error {
 }
 
 func runJobs(ctx context.Context, p *process, ready func()) error {
-	n, st, err := openAll(ctx, p.settings, p.log, jobsConns)
+	n, st, err := openAll(ctx, p.settings, p.log, jobsConns, p.options("jobs")...)
 	if err != nil {
 		return err
 	}
 	defer n.close()
 	defer st.blobs.Close()
 	hooks := n.webhooks()
+	hooks.Tracer = p.spans.Tracer("jobs")
 	deliveries, err := hooks.Kinds()
 	if err != nil {
 		return err
@@ -251,7 +252,7 @@ func runJobs(ctx context.Context, p *process, ready func()) error {
 	}
 	n.measure(p.meter("jobs"))
 	svc, err := jobs.New(jobs.Options{
-		Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Tasks: n.tasks, Log: p.log, Metrics: p.meter("jobs"),
+		Pool: n.pool, Artifacts: st.artifacts, Blobs: st.blobs, Tasks: n.tasks, Log: p.log, Metrics: p.meter("jobs"), Tracer: p.spans.Tracer("jobs"),
 		Kinds: append(deliveries, upkeep.Collector(st.artifacts, st.blobs.Delete), upkeep.Purger(n.pool, n.chain()),
 			retention.New(n.pool, n.outbox, n.tasks).Kind(st.artifacts)),
 		Consumers: []jobs.Consumer{hooks.Consume}, AuditRules: n.auditRules, AuditChain: linked,
@@ -274,7 +275,7 @@ func (n *node) auditRules(ctx context.Context) (audit.Rules, error) {
 }
 
 func runRegistry(ctx context.Context, p *process, ready func()) error {
-	n, st, err := openAll(ctx, p.settings, p.log, registryConns, database.IndexProbes)
+	n, st, err := openAll(ctx, p.settings, p.log, registryConns, p.options("registry", database.IndexProbes)...)
 	if err != nil {
 		return err
 	}
@@ -291,7 +292,7 @@ func runRegistry(ctx context.Context, p *process, ready func()) error {
 	n.measureVolumes(p.meter("registry"))
 	pulls := artifact.NewPulls(st.artifacts)
 	handler, err := registry.New(registry.Options{
-		Artifacts: st.artifacts, Blobs: st.blobs, SessionKey: n.key.For("upload sessions"), Log: p.log, ReadOnly: n.readOnly,
+		Artifacts: st.artifacts, Blobs: st.blobs, SessionKey: n.key.For("upload sessions"), Log: p.log, Tracer: p.spans.Tracer("registry"), ReadOnly: n.readOnly,
 		Auth: &registry.Auth{Tokens: verifier, Accounts: n.accounts, Projects: n.projects},
 		Pulls: func(p registry.PullRecord) {
 			pulls.Add(p.ManifestID, p.RepoID, p.Repo, p.Tag, p.Digest, p.Origin)

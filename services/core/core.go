@@ -68,6 +68,7 @@ import (
 	"berth/services/retention"
 	"berth/services/session"
 	"berth/services/task"
+	"berth/services/trace"
 	"berth/services/upkeep"
 	"berth/services/webhook"
 )
@@ -81,6 +82,8 @@ type Options struct {
 	Log       *slog.Logger
 	// Metrics is where the API registers its own; nil = nowhere.
 	Metrics prometheus.Registerer
+	// Tracer makes spans; nil = none.
+	Tracer *trace.Tracer
 	// Configuration has what administrators change while Berth runs.
 	Configuration *configuration.Store
 	// Directory is the LDAP directory that the settings name.
@@ -128,6 +131,7 @@ type API struct {
 	csrfKey []byte
 	meters  *metric.HTTP
 	well    lastHealth
+	handler http.Handler // answer, in spans
 }
 
 // New makes the API.
@@ -155,6 +159,7 @@ func New(o Options) (*API, error) {
 	if a.icons, err = loadIcons(); err != nil {
 		return nil, err
 	}
+	a.handler = o.Tracer.Handler("api", http.HandlerFunc(a.answer))
 	a.measureHealth(o.Metrics)
 	a.openAPI, err = document()
 	return a, err

@@ -27,14 +27,20 @@ type request struct {
 // maxRequestID is how long an id from outside may be.
 const maxRequestID = 128
 
-// ServeHTTP finds out who asks and passes the request to its route.
-func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP answers a request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.handler.ServeHTTP(w, r) }
+
+// answer finds out who asks and passes the request to its route.
+func (a *API) answer(w http.ResponseWriter, r *http.Request) {
 	id := r.Header.Get("X-Request-Id")
 	if id == "" || len(id) > maxRequestID {
 		id = uuid.NewString()
 	}
 	w.Header().Set("X-Request-Id", id)
 	about := &logger.Request{ID: id}
+	if before := logger.RequestOf(r.Context()); before != nil {
+		about.TraceID = before.TraceID
+	}
 	r = r.WithContext(logger.WithRequest(r.Context(), about))
 	source := sourceOf(r)
 	tidy(r)
@@ -50,7 +56,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	about.User = p.Name
-	ctx := event.With(r.Context(), event.Origin{User: p.Name, Source: source, RequestID: id})
+	ctx := event.With(r.Context(), event.Origin{User: p.Name, Source: source, RequestID: id, Trace: a.Tracer.Parent(r.Context())})
 	r = r.WithContext(context.WithValue(ctx, principalKey{}, p))
 	a.mux.ServeHTTP(w, r)
 }

@@ -139,6 +139,7 @@ type none struct{}
 // serve is the way of every request: access, parameters, handler, reply.
 func (a *API) serve(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
+		a.Tracer.Name(hr, rt.path)
 		p, _ := hr.Context().Value(principalKey{}).(access.Principal)
 		r := &request{Request: hr, principal: p, csrf: w.Header().Get(csrfHeader)}
 		if err := a.admit(rt.policy, r); err != nil {

@@ -33,13 +33,28 @@ var migrations embed.FS
 // migrationLock is the advisory lock's key; any constant that no one else uses.
 const migrationLock = 0x6265727468 // "berth"
 
-// Option changes the sessions of a pool.
-type Option func(params map[string]string)
+// Option changes a pool.
+type Option func(*pgxpool.Config)
+
+// Tracer is told of each statement and of each batch.
+type Tracer interface {
+	pgx.QueryTracer
+	pgx.BatchTracer
+}
+
+// Trace tells t of what the pool does; nil is nobody.
+func Trace(t Tracer) Option {
+	return func(cfg *pgxpool.Config) {
+		if t != nil {
+			cfg.ConnConfig.Tracer = t
+		}
+	}
+}
 
 // IndexProbes is for services all of whose statements look up rows by an index.
 // It keeps the planner from reading a whole table because the table was small
 // when the statement was prepared: the plan would stay while the table grows.
-func IndexProbes(params map[string]string) { params["enable_seqscan"] = "off" }
+func IndexProbes(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams["enable_seqscan"] = "off" }
 
 // Open connects to url (a PostgreSQL URL or key=value string) with a pool of at
 // most conns connections. It does not wait for the server: the first query does.
@@ -64,7 +79,7 @@ func Open(ctx context.Context, url string, conns int, options ...Option) (*pgxpo
 	params["idle_in_transaction_session_timeout"] = "60000"
 	params["plan_cache_mode"] = "force_generic_plan" // all our statements are index probes: planning them again gains nothing
 	for _, o := range options {
-		o(params)
+		o(cfg)
 	}
 	return pgxpool.NewWithConfig(ctx, cfg)
 }

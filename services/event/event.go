@@ -34,6 +34,7 @@ type Event struct {
 	Source       string    `json:"source,omitempty"`
 	RequestID    string    `json:"request_id,omitempty"`
 	TokenRequest string    `json:"token_request,omitempty"` // see Origin
+	Trace        string    `json:"trace,omitempty"`         // see Origin
 	ProjectID    int64     `json:"project_id,omitempty"`
 	RepositoryID int64     `json:"repository_id,omitempty"`
 	Repository   string    `json:"repository,omitempty"` // whole name
@@ -153,6 +154,9 @@ func complete(ctx context.Context, e Event) Event {
 	if e.User == "" {
 		e.User = origin.User
 	}
+	if e.Trace == "" {
+		e.Trace = origin.Trace
+	}
 	if e.Source == "" && e.RequestID == "" {
 		e.Source, e.RequestID, e.TokenRequest = origin.Source, origin.RequestID, origin.TokenRequest
 	}
@@ -167,6 +171,9 @@ type Origin struct {
 	// TokenRequest is the id of the request that got the token: all requests of one
 	// push share it.
 	TokenRequest string
+	// Trace is the span that the request is, as a W3C traceparent; "" while traces
+	// are off.
+	Trace string
 }
 
 type originKey struct{}

@@ -31,6 +31,7 @@ import (
 	"berth/services/quota"
 	"berth/services/reference"
 	"berth/services/task"
+	"berth/services/trace"
 )
 
 // Options configure a Service.
@@ -54,6 +55,8 @@ type Options struct {
 	Heartbeat, Dead time.Duration
 	// Metrics is where the service registers its own; nil = nowhere.
 	Metrics prometheus.Registerer
+	// Tracer makes spans of what events cause; nil = none.
+	Tracer *trace.Tracer
 }
 
 // Consumer does what an event asks for. An error makes the event come again.
@@ -199,17 +202,23 @@ func (s *Service) Run(ctx context.Context) error {
 // event writes one event into the audit trail and tells the others. They do not
 // wait for one another: a syslog collector that is away must not keep webhooks
 // from going out. Whatever fails makes the event come again to all of them.
-func (s *Service) event(ctx context.Context, job *river.Job[event.Event]) error {
+func (s *Service) event(ctx context.Context, job *river.Job[event.Event]) (err error) {
 	e := job.Args
-	ctx = logger.WithRequest(ctx, &logger.Request{ID: e.RequestID, TokenRequest: e.TokenRequest})
+	ctx, span := s.Tracer.Consume(trace.With(ctx, e.Trace), "event")
+	defer func() { span.End(err) }()
+	span.String("berth.event", e.Operation+"_"+e.ResourceType)
+	ctx = logger.WithRequest(ctx, &logger.Request{ID: e.RequestID, TokenRequest: e.TokenRequest, TraceID: span.ID()})
 	var all []error
 	if e.Notice == nil {
-		all = append(all, s.trail.Record(ctx, e))
+		in, writing := s.Tracer.Start(ctx, "write audit trail")
+		failure := s.trail.Record(in, e)
+		writing.End(failure)
+		all = append(all, failure)
 	}
 	for _, consume := range s.Consumers {
 		all = append(all, consume(ctx, e))
 	}
-	err := errors.Join(all...)
+	err = errors.Join(all...)
 	s.meters.event(e.Time, err)
 	if err != nil {
 		s.Log.WarnContext(ctx, "an event could not be handled, and will come again", "event", e.ID.String(), "operation", e.Operation, "resource", e.Resource, "attempt", job.Attempt, "err", err)

@@ -15,7 +15,8 @@ import (
 )
 
 // newBackend passes requests on to a service on a unix socket.
-func newBackend(name, socket string, log *slog.Logger) http.Handler {
+func newBackend(name, socket string, o Options) http.Handler {
+	log := o.Log
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "unix", socket)
@@ -34,6 +35,7 @@ func newBackend(name, socket string, log *slog.Logger) http.Handler {
 			for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Request-Id"} {
 				p.Out.Header[name] = p.In.Header[name]
 			}
+			o.Tracer.Pass(p.In.Context(), p.Out.Header)
 		},
 		Transport:    transport,
 		BufferPool:   &copyBuffers{},

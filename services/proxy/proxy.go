@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"berth/appliance/logger"
+	"berth/services/trace"
 )
 
 // The limits on what one client may hold. There is no limit on the time that a
@@ -69,6 +70,8 @@ type Options struct {
 	Log  *slog.Logger // required
 	// Metrics is where the door registers its own; nil = nowhere.
 	Metrics prometheus.Registerer
+	// Tracer makes a span of each request; nil = none.
+	Tracer *trace.Tracer
 }
 
 // Door is the front door. It is an http.Handler, so that tests need no socket.
@@ -88,8 +91,8 @@ func New(o Options) *Door {
 	}
 	d := &Door{
 		options: o,
-		token:   newBackend("the token service", o.TokenSocket, o.Log),
-		core:    newBackend("the API", o.CoreSocket, o.Log),
+		token:   newBackend("the token service", o.TokenSocket, o),
+		core:    newBackend("the API", o.CoreSocket, o),
 		slots:   make(chan struct{}, o.MaxConns),
 	}
 	if o.AccessLog != nil || o.Sink != nil {
@@ -210,8 +213,10 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	route := d.meters[kind]
 	route.Begin()
+	r, span := d.options.Tracer.Request(r, classNames[kind])
 	defer func() {
 		x.end()
+		span.Answered(x.status)
 		route.End(r.Method, x.status, time.Since(x.start), x.body.read.Load(), x.written)
 		if d.access != nil {
 			d.access.add(x, r)

@@ -39,7 +39,7 @@ func (s *Server) getManifest(c *call) error {
 	if !reference.IsDigest(c.arg) {
 		tag = c.arg
 	}
-	s.Pulls(PullRecord{m.ID, m.RepoID, c.name, tag, digest, c.origin()})
+	s.Pulls(PullRecord{m.ID, m.RepoID, c.name, tag, digest, s.origin(c)})
 	return nil
 }
 

@@ -27,6 +27,7 @@ import (
 	"berth/services/blob"
 	"berth/services/event"
 	"berth/services/reference"
+	"berth/services/trace"
 )
 
 // Options configure a Server.
@@ -37,6 +38,7 @@ type Options struct {
 	SessionKey []byte // authenticates upload sessions; the same on every node
 	Pulls      func(PullRecord)
 	Log        *slog.Logger
+	Tracer     *trace.Tracer // nil = none
 	// ReadOnly reports whether nothing may be written for now. It is asked on every
 	// write, so it answers from memory. Nil means that it never is so.
 	ReadOnly func(ctx context.Context) (bool, error)
@@ -117,13 +119,32 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := &call{request: req, w: w, r: r}
-	if err := s.authorise(c); err != nil {
-		s.fail(w, r, err)
-		return
+	span := s.begin(c)
+	if err = s.authorise(c); err == nil {
+		err = s.dispatch(c)
 	}
-	if err := s.dispatch(c); err != nil && !errors.Is(err, errAnswered) {
-		s.fail(w, r, err)
+	if err != nil && !errors.Is(err, errAnswered) {
+		s.fail(w, c.r, err)
 	}
+	span.End(err)
+}
+
+// endNames are the endpoints' names in spans.
+var endNames = [...]string{endBase: "base", endCatalog: "catalog", endTags: "tags", endReferrers: "referrers", endManifest: "manifest",
+	endBlob: "blob", endUploads: "uploads", endUpload: "upload"}
+
+// begin makes a span of what a request does, if there is anybody to look at it.
+func (s *Server) begin(c *call) *trace.Span {
+	if s.Tracer == nil {
+		return nil
+	}
+	ctx, span := s.Tracer.Start(c.r.Context(), endNames[c.end])
+	span.String("berth.repository", c.name)
+	if c.end == endManifest || c.end == endBlob || c.end == endReferrers { // not an upload: its session's name is a right to go on with it
+		span.String("berth.reference", c.arg)
+	}
+	c.r = c.r.WithContext(ctx)
+	return span
 }
 
 func (s *Server) dispatch(c *call) error {
@@ -174,7 +195,7 @@ func (s *Server) authorise(c *call) error {
 		about.User, about.TokenRequest = c.who.User, c.who.Request
 	}
 	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
-		c.r = c.r.WithContext(event.With(c.r.Context(), c.origin()))
+		c.r = c.r.WithContext(event.With(c.r.Context(), s.origin(c)))
 	}
 	switch c.end {
 	case endBase:
@@ -216,8 +237,9 @@ func (s *Server) authorise(c *call) error {
 }
 
 // origin is what events say of the request.
-func (c *call) origin() event.Origin {
-	return event.Origin{User: c.who.User, Source: source(c.r), RequestID: c.r.Header.Get("X-Request-Id"), TokenRequest: c.who.Request}
+func (s *Server) origin(c *call) event.Origin {
+	return event.Origin{User: c.who.User, Source: source(c.r), RequestID: c.r.Header.Get("X-Request-Id"), TokenRequest: c.who.Request,
+		Trace: s.Tracer.Parent(c.r.Context())}
 }
 
 // writable refuses writes while the registry is read-only.

@@ -302,7 +302,11 @@ func (s *Server) receive(c *call, session session, a reference.Algorithm) (*blob
 		return nil, ofSession(err)
 	}
 	if err = s.inOrder(c, session, u); err == nil && c.r.ContentLength != 0 {
-		_, err = u.Append(c.r.Context(), c.r.Body, c.r.ContentLength)
+		in, span := s.Tracer.Start(c.r.Context(), "write blob")
+		var n int64
+		n, err = u.Append(in, c.r.Body, c.r.ContentLength)
+		span.Int("berth.bytes", n)
+		span.End(err)
 	}
 	if err != nil {
 		u.Close()
@@ -416,7 +420,9 @@ func (s *Server) finish(c *call, session session, d reference.Digest) error {
 		return fault.New(fault.Invalid, "the uploaded content's digest is %s, not %s", got, d).On("digest")
 	}
 	size := u.Size()
-	key, err := u.Commit(ctx, d)
+	in, span := s.Tracer.Start(ctx, "commit blob")
+	key, err := u.Commit(in, d)
+	span.End(err)
 	if err != nil {
 		return err
 	}

@@ -47,8 +47,11 @@ type claims struct {
 	Jti string `json:"jti"`
 	// Request is the id of the request that got the token. With it the log shows all
 	// requests of one push together.
-	Request string   `json:"request,omitempty"`
-	Access  []Access `json:"access"`
+	Request string `json:"request,omitempty"`
+	// Trace is the span in which the token was made, as a traceparent, while traces
+	// are on: with it a push is one trace (see services/trace).
+	Trace  string   `json:"trace,omitempty"`
+	Access []Access `json:"access"`
 }
 
 // The methods make claims a jwt.Claims, which checks them.

@@ -23,6 +23,7 @@ import (
 	"berth/services/configuration"
 	"berth/services/project"
 	"berth/services/reference"
+	"berth/services/trace"
 )
 
 // Options configure a Service.
@@ -37,6 +38,8 @@ type Options struct {
 	Log           *slog.Logger
 	// Metrics is where the service registers its own; nil = nowhere.
 	Metrics prometheus.Registerer
+	// Tracer makes spans; nil = none.
+	Tracer *trace.Tracer
 }
 
 // Service signs tokens. It is the http.Handler of /service/token.
@@ -53,7 +56,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		o.Rotation = DefaultRotation
 	}
 	s := &Service{Options: o, keys: &keyring{pool: o.Pool, seal: o.Key, rotation: o.Rotation}, meters: newMeters(o.Metrics)}
-	s.handler = s.meters.requests.Serve(http.HandlerFunc(s.answer))
+	s.handler = o.Tracer.Handler("/service/token", s.meters.requests.Serve(http.HandlerFunc(s.answer)))
 	return s, s.keys.refresh(ctx)
 }
 
@@ -150,7 +153,10 @@ func (s *Service) issue(ctx context.Context, a asked, r *http.Request) (Token, e
 	}
 	var who access.Principal
 	if a.credentials {
-		if who, err = s.Accounts.Authenticate(ctx, a.user, a.password, source(r)); err != nil {
+		in, span := s.Tracer.Start(ctx, "authenticate")
+		who, err = s.Accounts.Authenticate(in, a.user, a.password, source(r))
+		span.End(err)
+		if err != nil {
 			return Token{}, err
 		}
 	} else if len(scopes) == 0 {
@@ -165,7 +171,9 @@ func (s *Service) issue(ctx context.Context, a asked, r *http.Request) (Token, e
 	if err != nil {
 		return Token{}, err
 	}
-	t, err := s.sign(who, granted, requestID(ctx), time.Now(), time.Duration(settings.TokenExpiration)*time.Minute)
+	in, span := s.Tracer.Start(ctx, "sign")
+	defer func() { span.End(err) }()
+	t, err := s.sign(who, granted, requestID(in), s.Tracer.Parent(ctx), time.Now(), time.Duration(settings.TokenExpiration)*time.Minute)
 	if err == nil {
 		s.meters.issued[who.Kind].Inc()
 		s.Log.InfoContext(ctx, "token issued", "user", who.Name, "granted", brief(granted), "source", source(r))
@@ -245,13 +253,13 @@ func brief(granted []Access) string {
 // maxBrief is how many scopes the log shows; a mount has two.
 const maxBrief = 8
 
-func (s *Service) sign(who access.Principal, granted []Access, request string, now time.Time, life time.Duration) (Token, error) {
+func (s *Service) sign(who access.Principal, granted []Access, request, parent string, now time.Time, life time.Duration) (Token, error) {
 	key := s.keys.signer()
 	var jti [12]byte
 	rand.Read(jti[:])
 	t := jwt.NewWithClaims(jwt.SigningMethodEdDSA, &claims{
 		Iss: Issuer, Sub: who.Name, Aud: Audience, Iat: now.Unix(), Nbf: now.Unix(), Exp: now.Add(life).Unix(),
-		Jti: strconv.FormatUint(uint64(now.UnixNano()), 36) + encode(jti[:]), Access: granted, Request: request,
+		Jti: strconv.FormatUint(uint64(now.UnixNano()), 36) + encode(jti[:]), Access: granted, Request: request, Trace: parent,
 	})
 	t.Header["kid"] = key.kid
 	signed, err := t.SignedString(key.key)

@@ -26,6 +26,7 @@ import (
 	"berth/services/event"
 	"berth/services/outbound"
 	"berth/services/task"
+	"berth/services/trace"
 )
 
 // Consume starts the deliveries that an event asks for: for each policy of its
@@ -74,7 +75,7 @@ func (s *Store) notice(ctx context.Context, kind string, e event.Event) (notice,
 		return notice{}, err
 	}
 	text, err := json.Marshal(p)
-	return notice{kind, string(text), e.ID, e.RequestID, e.TokenRequest}, err
+	return notice{kind, string(text), e.ID, e.RequestID, e.TokenRequest, e.Trace}, err
 }
 
 // delivery is the parameters of a task.
@@ -155,13 +156,17 @@ type deliverer struct {
 }
 
 // deliver makes one try of one delivery.
-func (d *deliverer) deliver(ctx context.Context, r *task.Run) error {
+func (d *deliverer) deliver(ctx context.Context, r *task.Run) (err error) {
 	var n notice
 	if err := json.Unmarshal(r.Params, &n); err != nil {
 		return task.Permanent(err)
 	}
+	ctx, span := d.Tracer.Consume(trace.With(ctx, n.Trace), "deliver webhook")
+	defer func() { span.End(err) }()
+	span.String("berth.event", n.Type)
+	span.Int("berth.attempt", int64(r.Task.Attempts))
 	if about := logger.RequestOf(ctx); about != nil {
-		about.ID, about.TokenRequest = n.RequestID, n.TokenRequest
+		about.ID, about.TokenRequest, about.TraceID = n.RequestID, n.TokenRequest, span.ID()
 	}
 	var what delivery
 	if err := r.Decode(&what); err != nil {
@@ -195,6 +200,7 @@ func (d *deliverer) deliver(ctx context.Context, r *task.Run) error {
 	defer res.Body.Close()
 	snippet, _ := io.ReadAll(io.LimitReader(res.Body, 1024)) // what came is what is shown
 	r.Log.Info("answer", "status", res.Status, "after", time.Since(began).Round(time.Millisecond), "body", string(snippet))
+	span.Int("http.response.status_code", int64(res.StatusCode))
 	if err := r.Checkpoint(ctx, map[string]int{"status": res.StatusCode}); err != nil {
 		return err
 	}

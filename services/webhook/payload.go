@@ -149,6 +149,7 @@ type notice struct {
 	RequestID string    `json:"request_id,omitempty"`
 	// TokenRequest is that of the event (see event.Origin).
 	TokenRequest string `json:"token_request,omitempty"`
+	Trace        string `json:"trace,omitempty"`
 }
 
 // body renders what a target of a policy is sent, and its media type.

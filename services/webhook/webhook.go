@@ -30,6 +30,7 @@ import (
 	"berth/services/outbound"
 	"berth/services/query"
 	"berth/services/task"
+	"berth/services/trace"
 )
 
 // EventTypes are what a policy can name.
@@ -83,6 +84,8 @@ type Options struct {
 	Backoff func(n int) time.Duration
 	// Timeout bounds one try; 0 is 5 s. Harbor has 3.
 	Timeout time.Duration
+	// Tracer makes spans of deliveries; nil = none.
+	Tracer *trace.Tracer
 }
 
 // Store keeps policies, and starts and makes deliveries.
