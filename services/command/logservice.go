@@ -2,9 +2,6 @@ package command
 
 import (
 	"context"
-	"slices"
-
-	"github.com/spf13/cobra"
 
 	"berth/services/logs"
 	"berth/services/metric"
@@ -21,14 +18,4 @@ func runLogs(ctx context.Context, p *process, ready func()) error {
 	defer end()
 	svc.Measure(meter)
 	return svc.Run(ctx, ready)
-}
-
-// logsCommand is `berth logs`.
-func (a *app) logsCommand() *cobra.Command {
-	c := &cobra.Command{Use: "logs", Short: "Collect, keep and forward log messages", GroupID: "run"}
-	i := slices.IndexFunc(services(), func(s service) bool { return s.name == "logs" })
-	serve := a.serviceCommand("serve", services()[i])
-	serve.GroupID = ""
-	c.AddCommand(serve)
-	return c
 }

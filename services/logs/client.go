@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -63,6 +64,13 @@ func (c *Client) Collectors(ctx context.Context) (list []forward.Status, raw jso
 	return list, raw, nil
 }
 
+// Components gives the components that messages were seen of.
+func (c *Client) Components(ctx context.Context) ([]string, error) {
+	var w struct{ Components []string }
+	err := c.call(ctx, http.MethodGet, "/v1/stats", &w)
+	return w.Components, err
+}
+
 // Test has the service send a test message to a collector.
 func (c *Client) Test(ctx context.Context, name string) (answer string, err error) {
 	var w struct{ Answer string }
@@ -112,6 +120,9 @@ func (c *Client) do(ctx context.Context, method, target string) (*http.Response,
 	}
 	resp, err := c.http.Do(r)
 	if err != nil {
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err // without the URL, which is nobody's business
+		}
 		return nil, fault.Wrap(fault.Unavailable, err, "the log service does not answer")
 	}
 	if resp.StatusCode == http.StatusOK {

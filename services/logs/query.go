@@ -141,9 +141,10 @@ func (a *api) messages(w http.ResponseWriter, r *http.Request) error {
 
 func (a *api) stats(w http.ResponseWriter, _ *http.Request) error {
 	out := struct {
-		Store  segment.Stats `json:"store"`
-		Intake *Counts       `json:"intake,omitempty"`
-	}{Store: a.Store.Stats()}
+		Store      segment.Stats `json:"store"`
+		Components []string      `json:"components"` // that messages were seen of
+		Intake     *Counts       `json:"intake,omitempty"`
+	}{Store: a.Store.Stats(), Components: a.Store.Components()}
 	if a.Intake != nil {
 		out.Intake = new(a.Intake())
 	}

@@ -23,8 +23,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -194,7 +196,14 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "cannot lock the directory of log messages").On("logs.dir")
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	// The one before may just be ending; and a child that this process has begun
+	// and that is not yet its own program holds what we have let go of.
+	for range 20 {
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
+			break
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
 	if err == nil {
 		return f, nil
 	}
@@ -324,4 +333,21 @@ func (s *Store) End() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.next
+}
+
+// Components gives the names of the components that messages are there of, or
+// were since the store was opened.
+func (s *Store) Components() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	names := slices.Collect(maps.Keys(s.components.names))
+	for _, b := range s.unwritten() {
+		for _, c := range b.components {
+			if !slices.Contains(names, b.words[c]) {
+				names = append(names, b.words[c])
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
 }
