@@ -10,15 +10,15 @@ import (
 //	{"time":"2026-11-21T12:00:00.123456789Z","severity":"error","facility":"local0","host":"berth",
 //	 "component":"registry","pid":"7","id":"…","message":"…","attributes":{"request_id":"…"}}
 //
-// What is empty is left out, but for time, severity, facility and message. An
+// What is empty is left out, but for severity, facility and message. An
 // attribute that is there several times has a list of its values. Invalid UTF-8
 // becomes U+FFFD.
 func AppendJSON(b []byte, m *Message) []byte {
-	b = append(b, `{"time":"`...)
-	if t := m.Time.UTC(); t.Year() >= 0 && t.Year() <= 9999 {
-		b = t.AppendFormat(b, time.RFC3339Nano)
+	b = append(b, '{')
+	if t := m.Time.UTC(); !t.IsZero() && t.Year() >= 0 && t.Year() <= 9999 {
+		b = append(t.AppendFormat(append(b, `"time":"`...), time.RFC3339Nano), `",`...)
 	}
-	b = append(append(b, `","severity":"`...), m.Severity.String()...)
+	b = append(append(b, `"severity":"`...), m.Severity.String()...)
 	b = append(append(b, `","facility":"`...), m.Facility.String()...)
 	b = append(b, '"')
 	for _, f := range [...]struct{ key, value string }{{`,"host":`, m.Host}, {`,"component":`, m.Component}, {`,"pid":`, m.PID}, {`,"id":`, m.ID}} {

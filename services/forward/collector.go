@@ -128,7 +128,9 @@ func (c *collector) attempt(ctx context.Context) (finished bool) {
 	}
 	c.journey.rewind()
 	c.conn = nil
+	next := c.journey.next
 	c.mu.Unlock()
+	c.holes = c.holesAfter(max(next, c.store.First()))
 	if !finished {
 		c.failed(ctx, c.to.explain(err))
 	}

@@ -5,9 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,5 +151,60 @@ func TestKilled(t *testing.T) {
 		if err := syslog.Parse(line, message(0).Time, &m); err != nil || m.Get("meta.sequenceId") == "" {
 			t.Fatalf("%s: %v", line, err)
 		}
+	}
+}
+
+// The numbers that the store leaves out after a crash are no messages that were
+// dropped, however often they are passed.
+func TestGapAfterCrash(t *testing.T) {
+	t.Parallel()
+	dir, crashed := t.TempDir(), t.TempDir()
+	before, err := segment.Open(dir, segment.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer before.Close()
+	running(t, before.Run)
+	say(t, before, 0, 1000)
+	until(t, "all is in files", func() bool {
+		r, err := segment.OpenReadOnly(dir)
+		if err != nil {
+			return false
+		}
+		defer r.Close()
+		messages, _ := r.Waiting(0)
+		return messages == 1000
+	})
+	if err := os.CopyFS(crashed, os.DirFS(dir)); err != nil { // what a crash leaves behind
+		t.Fatal(err)
+	}
+	after, err := segment.Open(crashed, segment.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer after.Close()
+	say(t, after, 1000, 1000)
+	if after.End() < 1<<20 {
+		t.Fatalf("the store leaves out no numbers any more: %d", after.End())
+	}
+	var connections atomic.Int32
+	c := newSink(t, "127.0.0.1:0", func(s *sink, conn net.Conn) {
+		if connections.Add(1) > 1 {
+			readAll(s, conn)
+			return
+		}
+		for r := syslog.NewReader(conn, 1<<20); ; {
+			if line, _, err := r.Next(); err != nil || number(string(line)) == 1500 {
+				conn.Close()
+				return
+			}
+		}
+	})
+	positions := t.TempDir()
+	writePosition(t, positions, "c", after.First())
+	f, _ := newForwarder(t, after, positions, setting.Forward{Name: "c", To: "tcp://" + c.Addr().String()})
+	wantAll(t, c.got, 0, 2000)
+	if st := f.Status()[0]; st.Dropped != 0 || st.Connections < 2 || told(t, c.got()) != 0 {
+		t.Errorf("%+v, %d told as dropped", st, told(t, c.got()))
 	}
 }

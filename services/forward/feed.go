@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"berth/appliance/fault"
 	"berth/appliance/syslog"
 	"berth/services/segment"
 )
@@ -50,16 +51,20 @@ func (c *collector) feed(ctx context.Context, conn *conn) error {
 		c.working(conn)
 	}
 	for first := true; ctx.Err() == nil; first = false {
-		if err := c.wait(conn.alive); err != nil {
-			return err
-		}
-		if udp && time.Since(start) > resolveEvery {
+		err := c.wait(conn.alive)
+		if err == nil && udp && time.Since(start) > resolveEvery {
 			return nil
 		}
-		if err := c.limit(conn.alive); err != nil {
-			return err
+		if err == nil {
+			err = c.limit(conn.alive)
 		}
-		full, err := c.fill(conn.alive, udp && first)
+		full := false
+		if err == nil {
+			full, err = c.fill(conn.alive, udp && first)
+		}
+		if err != nil && conn.alive.Err() == nil {
+			return fault.Wrap(fault.Internal, err, "the log store cannot be read").WithHint("check the disk; the log has the cause")
+		}
 		if err == nil {
 			err = c.send(conn)
 		}

@@ -371,7 +371,8 @@ func TestRetention(t *testing.T) {
 	address := l.Addr().String()
 	l.Close()
 	set := setting.Forward{Name: "q", To: "tcp://" + address}
-	_, stop := newForwarder(t, s, dir, set)
+	warnings := setting.Forward{Name: "w", To: "tcp://127.0.0.1:1", Level: "warning"}
+	_, stop := newForwarder(t, s, dir, set, warnings)
 	n := 0
 	until(t, "the store removes something", func() bool {
 		say(t, s, n, 5000)
@@ -379,11 +380,16 @@ func TestRetention(t *testing.T) {
 		return s.First() > 3000
 	})
 	stop()
-	c := newSink(t, address, readAll)
-	newForwarder(t, s, dir, set)
+	c, w := newSink(t, address, readAll), newSink(t, "127.0.0.1:0", readAll)
+	warnings.To = "tcp://" + w.Addr().String()
+	newForwarder(t, s, dir, set, warnings)
 	until(t, "all are accounted for, those that came and those that are told as dropped", func() bool {
 		list, repeated := numbers(c.got())
 		return len(list)+told(t, c.got()) == n && list[len(list)-1] == n-1 && repeated == 0
+	})
+	until(t, "whoever has filters gets a limit only", func() bool {
+		got := w.got()
+		return len(got) > 0 && strings.Contains(got[0], "] up to ") && told(t, got[:1]) > 3000
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 	"unicode/utf8"
 	"unsafe"
 
@@ -134,7 +135,7 @@ func clip(s string, n int) string {
 
 // notice tells a collector what it lacks.
 func notice(collector string, l loss) *syslog.Message {
-	m := &syslog.Message{Time: l.To, Facility: syslog.Local0, Severity: syslog.Warning, Component: "logs",
+	m := &syslog.Message{Time: time.Now(), Facility: syslog.Local0, Severity: syslog.Warning, Component: "logs",
 		Attrs: []syslog.Attr{{Key: "collector", Value: collector}, {Key: "dropped", Value: strconv.FormatUint(l.Count, 10)}}}
 	many := fmt.Sprintf("%d messages", l.Count)
 	if l.AtMost {
