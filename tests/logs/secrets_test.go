@@ -274,22 +274,11 @@ func (c caller) strangers(found secrets) {
 // readStore gives all messages, as they would be shown.
 func readStore(t *testing.T, dir string) string {
 	t.Helper()
-	store, err := segment.OpenReadOnly(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
 	var b []byte
-	for from := store.First(); from < store.End(); {
-		next, err := store.Read(t.Context(), from, 1000, func(r *segment.Record) error {
-			b = append(syslog.AppendJSON(b, &r.Message), '\n')
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		from = next
-	}
+	messages(t, dir, func(r *segment.Record) bool {
+		b = append(syslog.AppendJSON(b, &r.Message), '\n')
+		return false
+	})
 	return string(b)
 }
 
