@@ -167,7 +167,10 @@ func checkCut(t *testing.T, dir, path string, n int) int {
 		t.Fatalf("cut at %d: %v", n, err)
 	}
 	defer s.Close()
-	got, _ := readAll(t, s, 0)
+	got, next := readAll(t, s, 0)
+	if next != s.End() {
+		t.Fatalf("cut at %d: a reader stands at %d, and the end is %d", n, next, s.End())
+	}
 	for i := 1; i < len(got); i++ {
 		if got[i] <= got[i-1] {
 			t.Fatalf("cut at %d: %v", n, got)

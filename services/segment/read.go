@@ -59,7 +59,10 @@ func (s *Store) Read(ctx context.Context, from uint64, max int, f func(*Record) 
 			return from, err
 		}
 		b, v, err := s.at(from)
-		if err != nil || b == nil {
+		if b == nil {
+			if from < v.first {
+				from = v.first // over the gap that a crash leaves
+			}
 			return from, err
 		}
 		n, end, err := readView(v, from, max, &r, f)
@@ -105,7 +108,7 @@ func readView(v view, from uint64, max int, r *Record, f func(*Record) error) (n
 }
 
 // at gives the first block that has a record at or after a Seq; nil if there is
-// none. The caller releases it.
+// none, and a view that begins where the next record will. The caller releases it.
 func (s *Store) at(from uint64) (*block, view, error) {
 	for range 100 { // segments may go, or turn out ruined, while we look
 		s.mu.Lock()
@@ -116,9 +119,10 @@ func (s *Store) at(from uint64) (*block, view, error) {
 			return b, v, nil
 		}
 		g, e, ok := s.onDisk(from)
+		end := s.next
 		s.mu.Unlock()
 		if !ok {
-			return nil, view{}, nil
+			return nil, view{first: end}, nil
 		}
 		b, err := s.loadBlock(g, e)
 		switch {

@@ -258,7 +258,9 @@ func (s *Store) Close() error {
 	s.io.Lock()
 	defer s.io.Unlock()
 	s.files.close()
-	return errors.Join(err, s.lock.Close())
+	// Not by closing alone: a child that is just being started may have the file
+	// open for a moment more.
+	return errors.Join(err, syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN), s.lock.Close())
 }
 
 // Stats gives the store's figures.
