@@ -85,8 +85,8 @@ func find(t *testing.T, s *berthtest.Server, id string) []segment.Record {
 	})
 }
 
-// said tells how many messages with that text a component has.
-func said(list []segment.Record, component, text string) (n int) {
+// spoke tells how many messages with that text a component has.
+func spoke(list []segment.Record, component, text string) (n int) {
 	for _, m := range list {
 		if m.Component == component && m.Text == text {
 			n++
@@ -126,8 +126,8 @@ func TestOneIDFindsOnePush(t *testing.T) {
 	var list []segment.Record
 	until(t, "the lines of one request", func() bool {
 		list = find(t, s, id)
-		return said(list, "proxy", "request") == 1 && said(list, "registry", "manifest pushed") == 1 && said(list, "jobs", "event handled") == 1 &&
-			said(list, "jobs", "a task's run is done") == 1
+		return spoke(list, "proxy", "request") == 1 && spoke(list, "registry", "manifest pushed") == 1 && spoke(list, "jobs", "event handled") == 1 &&
+			spoke(list, "jobs", "a task's run is done") == 1
 	})
 	for _, m := range list {
 		if m.Component == "proxy" && (m.Get("method") != "PUT" || m.Get("path") != "/v2/library/app/manifests/1.0" || m.Get("status") != "201" || m.Get("user") != "admin") {
@@ -140,7 +140,7 @@ func TestOneIDFindsOnePush(t *testing.T) {
 	push := list[0].Get(syslog.TokenRequest)
 	until(t, "the lines of the whole push", func() bool {
 		list = find(t, s, push)
-		return said(list, "token", "token issued") == 1 && said(list, "proxy", "request") >= 8 && said(list, "jobs", "event handled") == 1
+		return spoke(list, "token", "token issued") == 1 && spoke(list, "proxy", "request") >= 8 && spoke(list, "jobs", "event handled") == 1
 	})
 
 	// A push that a rule refuses, with an id of the client's own.
@@ -157,7 +157,7 @@ func TestOneIDFindsOnePush(t *testing.T) {
 	}
 	until(t, "the reason", func() bool {
 		list = find(t, s, "pipeline-4711")
-		return said(list, "registry", "request refused") == 1
+		return spoke(list, "registry", "request refused") == 1
 	})
 	for _, m := range list {
 		if m.Component == "registry" && (!strings.Contains(m.Get("reason"), "immutable") || m.Get("code") != "DENIED") {
@@ -199,7 +199,7 @@ func TestFloodHarmsNobody(t *testing.T) {
 	for _, id := range ids {
 		until(t, "the lines of "+id, func() bool {
 			list := find(t, s, id)
-			return said(list, "proxy", "request") == 1 && said(list, "registry", "manifest pushed") == 1
+			return spoke(list, "proxy", "request") == 1 && spoke(list, "registry", "manifest pushed") == 1
 		})
 	}
 	until(t, "the count of what was dropped", func() bool {
