@@ -34,7 +34,7 @@ func newMeters(o Options) *meters {
 		delay: f.NewHistogram(prometheus.HistogramOpts{Name: "berth_event_delay_seconds",
 			Help: "Time from what happened until it is in the audit trail and its webhooks are started.", Buckets: []float64{.1, .5, 1, 2, 5, 10, 30, 60, 300, 1800}}),
 		runs: f.NewCounterVec(prometheus.CounterOpts{Name: "berth_upkeep_runs_total",
-			Help: "Periodic work that has come to an end, by what it is."}, []string{"job", "result"}),
+			Help: "Periodic work that has come to an end, by what it is."}, []string{"work", "result"}),
 		tasks: f.NewCounterVec(prometheus.CounterOpts{Name: "berth_task_runs_total",
 			Help: "Runs of tasks by their vendor (WEBHOOK, SLACK, RETENTION, REPLICATION ...) and how they ended; retried ones run again."}, []string{"vendor", "status"}),
 		taskTime: f.NewHistogramVec(prometheus.HistogramOpts{Name: "berth_task_duration_seconds",

@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"berth/services/forward"
 	"berth/services/segment"
 )
 
@@ -43,4 +44,56 @@ func (s *Service) Measure(r prometheus.Registerer) {
 		}
 		return 0
 	})
+	if s.Forward != nil {
+		r.MustRegister(newCollectors(s.Forward.Status))
+	}
+}
+
+// collectors tell how each collector of the settings gets on. Their names are the
+// administrator's.
+type collectors struct {
+	of                                                         func() []forward.Status
+	connected, sent, dropped, failures, waiting, bytes, oldest *prometheus.Desc
+}
+
+func newCollectors(of func() []forward.Status) *collectors {
+	desc := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc("berth_log_collector_"+name, help, []string{"collector"}, nil)
+	}
+	return &collectors{
+		of: of, connected: desc("connected", "1 while a collector of log messages is connected."),
+		sent: desc("sent_total", "Messages that were sent to it, repeated ones too."), dropped: desc("dropped_total", "Messages that it will never get, since it was away for longer than its queue could hold."),
+		failures: desc("failures_total", "Connections to it that failed or were lost."), waiting: desc("waiting_messages", "Messages that wait for it, before its filters."),
+		bytes: desc("waiting_bytes", "Their bytes."), oldest: desc("waiting_age_seconds", "Age of the oldest of them."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collectors) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.connected, c.sent, c.dropped, c.failures, c.waiting, c.bytes, c.oldest} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collectors) Collect(out chan<- prometheus.Metric) {
+	for _, s := range c.of() {
+		gauge := func(d *prometheus.Desc, v float64) {
+			out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, s.Name)
+		}
+		counter := func(d *prometheus.Desc, v uint64) {
+			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), s.Name)
+		}
+		var connected float64
+		if s.Connected {
+			connected = 1
+		}
+		gauge(c.connected, connected)
+		counter(c.sent, s.Sent)
+		counter(c.dropped, s.Dropped)
+		counter(c.failures, s.Failures)
+		gauge(c.waiting, float64(s.Waiting))
+		gauge(c.bytes, float64(s.WaitingBytes))
+		gauge(c.oldest, s.WaitingSeconds)
+	}
 }
