@@ -45,22 +45,22 @@ func (s *Service) Measure(r prometheus.Registerer) {
 		return 0
 	})
 	if s.Forward != nil {
-		r.MustRegister(newCollectors(s.Forward.Status))
+		r.MustRegister(newCollectorMetrics(s.Forward.Status))
 	}
 }
 
-// collectors tell how each collector of the settings gets on. Their names are the
+// collectorMetrics tell how each collector of the settings gets on. Their names are the
 // administrator's.
-type collectors struct {
+type collectorMetrics struct {
 	of                                                         func() []forward.Status
 	connected, sent, dropped, failures, waiting, bytes, oldest *prometheus.Desc
 }
 
-func newCollectors(of func() []forward.Status) *collectors {
+func newCollectorMetrics(of func() []forward.Status) *collectorMetrics {
 	desc := func(name, help string) *prometheus.Desc {
 		return prometheus.NewDesc("berth_log_collector_"+name, help, []string{"collector"}, nil)
 	}
-	return &collectors{
+	return &collectorMetrics{
 		of: of, connected: desc("connected", "1 while a collector of log messages is connected."),
 		sent: desc("sent_total", "Messages that were sent to it, repeated ones too."), dropped: desc("dropped_total", "Messages that it will never get, since it was away for longer than its queue could hold."),
 		failures: desc("failures_total", "Connections to it that failed or were lost."), waiting: desc("waiting_messages", "Messages that wait for it, before its filters."),
@@ -69,14 +69,14 @@ func newCollectors(of func() []forward.Status) *collectors {
 }
 
 // Describe implements prometheus.Collector.
-func (c *collectors) Describe(out chan<- *prometheus.Desc) {
+func (c *collectorMetrics) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.connected, c.sent, c.dropped, c.failures, c.waiting, c.bytes, c.oldest} {
 		out <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (c *collectors) Collect(out chan<- prometheus.Metric) {
+func (c *collectorMetrics) Collect(out chan<- prometheus.Metric) {
 	for _, s := range c.of() {
 		gauge := func(d *prometheus.Desc, v float64) {
 			out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, s.Name)
