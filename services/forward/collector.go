@@ -70,7 +70,7 @@ func newCollector(o Options, set setting.Forward) (*collector, error) {
 	}
 	c.journey = journey{position: k.Next, next: k.Next, high: k.Next, untold: k.Untold}
 	c.saved = k
-	c.holes = c.holesAfter(max(k.Next, o.Store.First()))
+	c.holes = c.holesAfter(k.Next)
 	return c, nil
 }
 
@@ -130,7 +130,7 @@ func (c *collector) attempt(ctx context.Context) (finished bool) {
 	c.conn = nil
 	next := c.journey.next
 	c.mu.Unlock()
-	c.holes = c.holesAfter(max(next, c.store.First()))
+	c.holes = c.holesAfter(next)
 	if !finished {
 		c.failed(ctx, c.to.explain(err))
 	}

@@ -51,26 +51,17 @@ func (c *collector) feed(ctx context.Context, conn *conn) error {
 		c.working(conn)
 	}
 	for first := true; ctx.Err() == nil; first = false {
-		err := c.wait(conn.alive)
-		if err == nil && udp && time.Since(start) > resolveEvery {
+		full, err := c.prepare(conn.alive, udp && first)
+		if err != nil {
+			return err
+		}
+		if udp && time.Since(start) > resolveEvery {
 			return nil
 		}
-		if err == nil {
-			err = c.limit(conn.alive)
-		}
-		full := false
-		if err == nil {
-			full, err = c.fill(conn.alive, udp && first)
-		}
-		if err != nil && conn.alive.Err() == nil {
-			return fault.Wrap(fault.Internal, err, "the log store cannot be read").WithHint("check the disk; the log has the cause")
-		}
-		if err == nil {
-			err = c.send(conn)
+		if err := c.send(conn); err != nil {
+			return err
 		}
 		switch {
-		case err != nil:
-			return err
 		case udp && first:
 			sleep(conn.alive, refusalTime) // a refusal is all that a collector can say
 			c.working(conn)
@@ -81,6 +72,20 @@ func (c *collector) feed(ctx context.Context, conn *conn) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// prepare waits for the next batch and fills it, see fill.
+func (c *collector) prepare(ctx context.Context, single bool) (full bool, err error) {
+	if err = c.wait(ctx); err == nil {
+		err = c.limit(ctx)
+	}
+	if err == nil {
+		full, err = c.fill(ctx, single)
+	}
+	if err != nil && ctx.Err() == nil {
+		err = fault.Wrap(fault.Internal, err, "the log store cannot be read").WithHint("check the disk; the log has the cause")
+	}
+	return full, err
 }
 
 // wait waits until there is something to send.
@@ -111,14 +116,19 @@ func (c *collector) fill(ctx context.Context, single bool) (full bool, err error
 		room = datagramBytes
 	}
 	c.mu.Lock()
-	start, high, told := c.journey.next, c.journey.high, c.journey.tell()
+	high, told := c.journey.high, c.journey.tell()
 	c.mu.Unlock()
+	start, end := c.stretch()
 	b.next, b.told = start, told.Count > 0
 	if b.told {
 		c.add(c.render.message(b.one[:0], notice(c.set.Name, told)))
 	}
 	after, err := c.store.Read(ctx, start, batchRecords, func(rec *segment.Record) error {
-		c.gap(b.next, rec.Seq, rec.Time)
+		c.gap(b.next, min(rec.Seq, end), rec.Time)
+		if rec.Seq >= end {
+			b.next = end
+			return errFull
+		}
 		b.next = rec.Seq + 1
 		if !c.filter.wants(&rec.Message) {
 			return nil
@@ -137,6 +147,7 @@ func (c *collector) fill(ctx context.Context, single bool) (full bool, err error
 		return true, nil
 	}
 	if err == nil {
+		after = min(after, end)
 		c.gap(b.next, after, time.Time{})
 		b.next = max(b.next, after)
 	}
@@ -163,6 +174,18 @@ func frame(b, message []byte, scheme string, json bool) []byte {
 	return syslog.AppendFrame(b, message)
 }
 
+// stretch gives where reading goes on, and where it ends at the latest.
+func (c *collector) stretch() (from, end uint64) {
+	c.mu.Lock()
+	next := c.journey.next
+	from, end = c.journey.stretch(next)
+	c.mu.Unlock()
+	if from > next {
+		c.holes = c.holesAfter(from)
+	}
+	return from, end
+}
+
 // gap is called when no message stands between two Seqs. They were lost, or
 // there have never been any: after a crash the store leaves out numbers.
 func (c *collector) gap(from, to uint64, then time.Time) {
@@ -170,15 +193,20 @@ func (c *collector) gap(from, to uint64, then time.Time) {
 		return
 	}
 	holes := c.holesAfter(to)
-	lost := int64(to-from) - (c.holes - holes)
+	c.mu.Lock()
+	lost := int64(to-from) - int64(c.journey.counted(from, to)) - (c.holes - holes)
+	c.journey.lose(from, to)
+	c.mu.Unlock()
 	c.holes = holes
 	if lost > 0 { // nobody can tell any more what the filters would have said
 		c.drop(loss{Count: uint64(lost), AtMost: !c.filter.all() || c.wasSent(from), To: then})
 	}
 }
 
-// holesAfter is how many Seqs from one on have no message.
+// holesAfter is how many Seqs from one on, of those that the store reaches back
+// to, have no message.
 func (c *collector) holesAfter(seq uint64) (n int64) {
+	seq = max(seq, c.store.First())
 	for range 100 { // until nothing comes in between, which is at once, mostly
 		end := c.store.End()
 		messages, _ := c.store.Waiting(seq)
@@ -223,36 +251,41 @@ func (c *collector) send(conn *conn) error {
 // limit passes over what the store has removed, and over the oldest messages
 // while more wait than may. It counts those that the collector would have got.
 func (c *collector) limit(ctx context.Context) error {
-	c.mu.Lock()
-	next := c.journey.next
-	c.mu.Unlock()
+	next, end := c.stretch()
 	if first := c.store.First(); first > next {
 		c.gap(next, first, time.Time{})
-		next = first
-		c.skip(next)
+		c.skip(first)
+		next, end = c.stretch()
 	}
 	for {
 		if _, bytes := c.store.Waiting(next); bytes <= c.set.Queue() {
 			return nil
 		}
-		var l loss
 		start := next
+		var l loss
 		after, err := c.store.Read(ctx, next, dropRecords, func(rec *segment.Record) error {
-			c.gap(next, rec.Seq, rec.Time)
+			c.gap(next, min(rec.Seq, end), rec.Time)
+			if rec.Seq >= end {
+				next = end
+				return errFull
+			}
 			next = rec.Seq + 1
 			if c.filter.wants(&rec.Message) {
 				l = l.and(loss{Count: 1, AtMost: c.wasSent(rec.Seq), From: rec.Time, To: rec.Time})
 			}
 			return nil
 		})
-		next = max(next, after)
+		if err == nil {
+			next = max(next, min(after, end))
+		}
 		if l.Count > 0 {
 			c.drop(l)
 		}
 		c.skip(next)
-		if err != nil || next == start {
+		if err != nil && !errors.Is(err, errFull) || next == start {
 			return err
 		}
+		next, end = c.stretch()
 	}
 }
 

@@ -1,11 +1,14 @@
 package forward
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
+	"slices"
 	"time"
 
 	"berth/appliance/durable"
@@ -61,9 +64,13 @@ type journey struct {
 	next     uint64
 	high     uint64 // the greatest next that there ever was: what is sent below is a repetition
 	marks    []mark
-	untold   loss // what the collector does not know
-	telling  loss // what it is being told
+	gone     []span // after position: dropped and counted, not to be sent and not to be counted again
+	untold   loss   // what the collector does not know
+	telling  loss   // what it is being told
 }
+
+// span is all Seqs from one up to another.
+type span struct{ from, to uint64 }
 
 // mark is the end of something that was sent.
 type mark struct {
@@ -120,6 +127,16 @@ func (j *journey) pass(n int) {
 		}
 	}
 	j.marks = append(j.marks[:0], j.marks[n:]...)
+	j.prune()
+}
+
+// prune forgets what is gone before the position.
+func (j *journey) prune() {
+	n := 0
+	for n < len(j.gone) && j.gone[n].to <= j.position {
+		n++
+	}
+	j.gone = append(j.gone[:0], j.gone[n:]...)
 }
 
 // tell gives what the collector must be told now. There is one such message on
@@ -132,19 +149,62 @@ func (j *journey) tell() loss {
 	return j.telling
 }
 
-// skip passes over what will not be sent.
+// skip passes over what will not be sent. With something on its way the position
+// stays before that, so what is passed over is noted.
 func (j *journey) skip(next uint64) {
+	from := j.next
 	j.next = next
-	if n := len(j.marks); n > 0 {
-		if last := &j.marks[n-1]; last.from == last.bytes { // passed over, too
-			last.next = next
-			return
-		}
-		bytes := j.marks[n-1].bytes
-		j.marks = append(j.marks, mark{next: next, from: bytes, bytes: bytes})
+	n := len(j.marks)
+	if n == 0 {
+		j.position = next
+		j.prune()
 		return
 	}
-	j.position = next
+	j.lose(from, next)
+	if last := &j.marks[n-1]; last.from == last.bytes { // passed over, too
+		last.next = next
+		return
+	}
+	bytes := j.marks[n-1].bytes
+	j.marks = append(j.marks, mark{next: next, from: bytes, bytes: bytes})
+}
+
+// lose notes that Seqs are gone. They come in their order, but for those that
+// the store has removed after they were sent in vain.
+func (j *journey) lose(from, to uint64) {
+	j.gone = append(j.gone, span{from, to})
+	slices.SortFunc(j.gone, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+	merged := j.gone[:1]
+	for _, s := range j.gone[1:] {
+		if last := &merged[len(merged)-1]; s.from <= last.to {
+			last.to = max(last.to, s.to)
+		} else {
+			merged = append(merged, s)
+		}
+	}
+	j.gone = merged
+}
+
+// stretch gives where reading goes on from a Seq, and where the next gone Seqs
+// begin.
+func (j *journey) stretch(seq uint64) (from, end uint64) {
+	for _, s := range j.gone {
+		if s.from > seq {
+			return seq, s.from
+		}
+		seq = max(seq, s.to)
+	}
+	return seq, math.MaxUint64
+}
+
+// counted is how many Seqs of a span are gone already.
+func (j *journey) counted(from, to uint64) (n uint64) {
+	for _, s := range j.gone {
+		if a, b := max(s.from, from), min(s.to, to); a < b {
+			n += b - a
+		}
+	}
+	return n
 }
 
 // rewind goes back to what is delivered, when a connection is lost.

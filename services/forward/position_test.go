@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"math"
 	"path/filepath"
 	"testing"
 	"time"
@@ -65,6 +66,36 @@ func TestJourney(t *testing.T) {
 	j.settle(sight{acked: 20, ready: true}, at(41*time.Second))
 	j.settle(sight{acked: 20, ready: true}, at(50*time.Second))
 	want("and that has arrived", 90, 90)
+}
+
+// What is gone is passed over again after a connection is lost, and is not
+// counted again.
+func TestGone(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	j := journey{position: 10, next: 10}
+	j.mark(20, 100, false, now)
+	j.skip(25)
+	j.skip(30)
+	j.mark(40, 200, false, now)
+	j.skip(50)
+	j.rewind()
+	for _, step := range [][3]uint64{{10, 10, 20}, {15, 15, 20}, {20, 30, 40}, {29, 30, 40}, {30, 30, 40}, {40, 50, math.MaxUint64}, {60, 60, math.MaxUint64}} {
+		if from, end := j.stretch(step[0]); from != step[1] || end != step[2] {
+			t.Errorf("from %d: %d to %d, want %d to %d", step[0], from, end, step[1], step[2])
+		}
+	}
+	if n := j.counted(10, 45); n != 15 {
+		t.Errorf("%d are gone", n)
+	}
+	j.lose(10, 45) // the store has removed it
+	if len(j.gone) != 1 || j.gone[0] != (span{10, 50}) {
+		t.Errorf("%v", j.gone)
+	}
+	j.skip(50)
+	if len(j.gone) != 0 || j.position != 50 {
+		t.Errorf("%+v", j)
+	}
 }
 
 // However much goes out, the marks are few.
