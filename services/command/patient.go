@@ -17,6 +17,7 @@ import (
 	"berth/services/blob"
 	"berth/services/database"
 	"berth/services/health"
+	"berth/services/logs"
 	"berth/services/task"
 )
 
@@ -78,6 +79,9 @@ func (p *patient) checks() []health.Check {
 	if !s.Logs.Off {
 		list = append(list, health.Check{Name: "logs", About: "log messages are taken in", DependsOn: needs("process", "log disk"),
 			Probe: health.Answers("unix", s.Socket("syslog")), Hint: unitHint("logs")})
+	}
+	if !s.Logs.Off && len(s.Logs.Forward) > 0 {
+		list = append(list, health.Check{Name: "collectors", About: "log messages are forwarded", DependsOn: needs("logs"), Probe: p.collectors})
 	}
 	return list
 }
@@ -223,6 +227,25 @@ func jobsProbe(pool *pgxpool.Pool) func(context.Context) error {
 		}
 		return nil
 	}
+}
+
+// collectors asks the log service how those get on that get a copy of its
+// messages. One that is away is a warning: its messages wait.
+func (p *patient) collectors(ctx context.Context) error {
+	list, _, err := logs.NewClient(p.settings.Socket("logs")).Collectors(ctx)
+	if err != nil {
+		return health.Unanswered(err)
+	}
+	var all []error
+	for _, c := range list {
+		if c.Error != "" {
+			all = append(all, fault.New(fault.Unavailable, "%s (%s): %s; %d messages wait", c.Name, c.To, c.Error, c.Waiting).WithHint("%s", c.Hint))
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return health.Warning(errors.Join(all...))
 }
 
 // late is how long an event may wait: seconds are usual.

@@ -130,6 +130,7 @@ type API struct {
 	icons   icons
 	csrfKey []byte
 	meters  *metric.HTTP
+	early   *metric.Route // what is refused before it has a route
 	well    lastHealth
 	handler http.Handler // answer, in spans
 }
@@ -160,6 +161,7 @@ func New(o Options) (*API, error) {
 		return nil, err
 	}
 	a.handler = o.Tracer.Handler("api", http.HandlerFunc(a.answer))
+	a.early = a.meters.Route("refused")
 	a.measureHealth(o.Metrics)
 	a.openAPI, err = document()
 	return a, err

@@ -46,19 +46,24 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request) {
 	tidy(r)
 	if guarded(r) {
 		if err := a.guard(w, r); err != nil {
-			a.refuse(w, r, err)
+			a.turnAway(w, r, err)
 			return
 		}
 	}
 	p, err := a.authenticate(r, source)
 	if err != nil {
-		a.refuse(w, r, err)
+		a.turnAway(w, r, err)
 		return
 	}
 	about.User = p.Name
 	ctx := event.With(r.Context(), event.Origin{User: p.Name, Source: source, RequestID: id, Trace: a.Tracer.Parent(r.Context())})
 	r = r.WithContext(context.WithValue(ctx, principalKey{}, p))
 	a.mux.ServeHTTP(w, r)
+}
+
+// turnAway refuses a request that does not get to a route, which would count it.
+func (a *API) turnAway(w http.ResponseWriter, r *http.Request, err error) {
+	a.early.Serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.refuse(w, r, err) })).ServeHTTP(w, r)
 }
 
 type principalKey struct{}

@@ -105,11 +105,12 @@ const roomHint = "make the disk larger, or delete artifacts and run berth gc (wh
 // The marks of a disk. Below full PostgreSQL is about to stop.
 const (
 	lowShare, fullShare = 0.10, 0.01
-	fullBytes           = 64 << 20
+	lowBytes, fullBytes = 20 << 30, 64 << 20
 )
 
 // Room asks how much is left of the file system that a directory is on: bytes
-// and files. A tenth is a warning; a hundredth, or 64 MiB, is too little.
+// and files. Less than a tenth is a warning, unless that is more than 20 GiB; a
+// hundredth, or 64 MiB, is too little.
 func Room(dir string) func(context.Context) error {
 	return func(context.Context) error {
 		var s unix.Statfs_t
@@ -135,7 +136,7 @@ func room(dir string, free, size, freeFiles, files uint64) error {
 	switch least := min(bytes, inodes); {
 	case least < fullShare || free < fullBytes:
 		return left
-	case least < lowShare:
+	case bytes < lowShare && free < lowBytes, inodes < lowShare:
 		return Warning(left)
 	}
 	return nil

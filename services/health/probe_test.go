@@ -99,6 +99,7 @@ func TestRoom(t *testing.T) {
 		{50 * g, 100 * g, 50, 100, "", false},
 		{50 * g, 100 * g, 0, 0, "", false}, // btrfs: no limit of files
 		{9 * g, 100 * g, 50, 100, "9.0 GiB of 100.0 GiB are left (9 %)", true},
+		{24 * g, 252 * g, 50, 100, "", false},
 		{g / 2, 100 * g, 50, 100, "512.0 MiB of 100.0 GiB are left (0 %)", false},
 		{50 << 20, 100 << 20, 50, 100, "50.0 MiB of 100.0 MiB are left", false},
 		{50 * g, 100 * g, 5, 100, "5 of 100 files are left", true},

@@ -114,6 +114,17 @@ func until(t *testing.T, what string, ready func() bool) {
 	}
 }
 
+// busyPort is a port that somebody has.
+func busyPort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().String()
+}
+
 func decode[T any](t *testing.T, text string) (v T) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
@@ -126,7 +137,12 @@ func decode[T any](t *testing.T, text string) (v T) {
 func TestOnePushIsOneTrace(t *testing.T) {
 	t.Parallel()
 	w := watch(t)
-	w.push(t)
+	sh := berthtest.NewShell(t, "SSL_CERT_FILE="+w.CAFile())
+	crane, layout, image := berthtest.Tool(t, "crane"), filepath.Join(sh.Dir, "layout"), berthtest.NewImage(2, 100_000)
+	berthtest.WriteLayout(t, layout, "1.0", image.Manifest, image)
+	admin := w.Admin(t)
+	sh.Input(t, admin.Password, crane, "auth", "login", w.Addr, "-u", admin.User, "--password-stdin")
+	sh.Run(t, crane, "push", layout, w.Addr+"/library/app:1.0")
 	byTrace := func(list []tracetest.Span) map[string][]tracetest.Span {
 		m := map[string][]tracetest.Span{}
 		for _, s := range list {

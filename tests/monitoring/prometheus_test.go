@@ -199,6 +199,31 @@ func ask(t *testing.T, api, expr string) (value float64, found bool, fault strin
 	return value, err == nil, ""
 }
 
+// afterPush are queries, and what they give at least after one push and one wrong password.
+var afterPush = map[string]float64{
+	`sum(berth_http_requests_total{service="proxy",route="manifest",method="PUT",code="2xx"})`: 1,
+	`sum(berth_http_requests_total{service="proxy",route="upload",code="2xx"})`:                6,
+	`sum(berth_http_received_bytes_total{route="upload"})`:                                     200_000,
+	`sum(berth_http_request_duration_seconds_count{service="proxy",route="manifest"})`:         1,
+	`sum(berth_tokens_issued_total{kind="user"})`:                                              1,
+	`sum(berth_login_failures_total{reason="wrong"})`:                                          1,
+	`sum(berth_events_total{result="handled"})`:                                                1,
+	`sum(berth_task_runs_total{vendor="WEBHOOK",status="success"})`:                            1,
+	`sum(berth_http_requests_total{service="core"})`:                                           1,
+	`min(berth_component_healthy)`:                                                             1,
+	`sum(berth_queue_jobs) + count(berth_queue_oldest_age_seconds)`:                            1,
+	`min(berth_volume_free_bytes{volume="storage"})`:                                           1,
+	`(berth_certificate_expiry_timestamp_seconds - time()) / 86400`:                            300,
+	`sum(berth_database_connections_max)`:                                                      50,
+	`sum(berth_logs_received_total)`:                                                           1,
+	`sum(berth_log_collector_sent_total{collector="test"})`:                                    1,
+	`sum(berth_trace_spans_sent_total)`:                                                        10,
+	`max(berth_gc_last_success_timestamp_seconds)`:                                             1,
+	`count(berth:requests:rate5m)`:                                                             1,
+	`sum(berth_cache_hits_total{cache="tokens"})`:                                              1,
+	`sum(process_resident_memory_bytes{job="berth"})`:                                          1 << 20,
+}
+
 // A real Prometheus scrapes a real Berth and knows of a push that has just happened; our rules and dashboards use what
 // is really there.
 func TestPrometheus(t *testing.T) {
@@ -211,29 +236,7 @@ func TestPrometheus(t *testing.T) {
 	if got := w.Registry(t, wrong).Do(t, "GET", "/v2/library/app/tags/list", nil); got.StatusCode != 401 {
 		t.Errorf("a wrong password: %s", got.Status)
 	}
-	for expr, least := range map[string]float64{
-		`sum(berth_http_requests_total{service="proxy",route="manifest",method="PUT",code="2xx"})`: 1,
-		`sum(berth_http_requests_total{service="proxy",route="upload",code="2xx"})`:                6,
-		`sum(berth_http_received_bytes_total{route="upload"})`:                                     200_000,
-		`sum(berth_http_request_duration_seconds_count{service="proxy",route="manifest"})`:         1,
-		`sum(berth_tokens_issued_total{kind="user"})`:                                              1,
-		`sum(berth_login_failures_total{reason="wrong"})`:                                          1,
-		`sum(berth_events_total{result="handled"})`:                                                1,
-		`sum(berth_task_runs_total{vendor="WEBHOOK",status="success"})`:                            1,
-		`sum(berth_http_requests_total{service="core"})`:                                           1,
-		`min(berth_component_healthy)`:                                                             1,
-		`sum(berth_queue_jobs) + count(berth_queue_oldest_age_seconds)`:                            1,
-		`min(berth_volume_free_bytes{volume="storage"})`:                                           1,
-		`(berth_certificate_expiry_timestamp_seconds - time()) / 86400`:                            300,
-		`sum(berth_database_connections_max)`:                                                      50,
-		`sum(berth_logs_received_total)`:                                                           1,
-		`sum(berth_log_collector_sent_total{collector="test"})`:                                    1,
-		`sum(berth_trace_spans_sent_total)`:                                                        10,
-		`max(berth_gc_last_success_timestamp_seconds)`:                                             1,
-		`count(berth:requests:rate5m)`:                                                             1,
-		`sum(berth_cache_hits_total{cache="tokens"})`:                                              1,
-		`sum(process_resident_memory_bytes{job="berth"})`:                                          1 << 20,
-	} {
+	for expr, least := range afterPush {
 		var value float64
 		until(t, expr, func() bool {
 			v, ok, fault := ask(t, api, expr)
