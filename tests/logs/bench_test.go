@@ -2,11 +2,13 @@ package logs
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +17,8 @@ import (
 	"time"
 
 	"berth/tests/berthtest"
+	"berth/tests/cmd/bench/load"
+	"berth/tests/cmd/bench/server"
 	"berth/tests/cmd/bench/usage"
 )
 
@@ -162,4 +166,100 @@ func BenchmarkIntake(b *testing.B) {
 		b.ReportMetric(float64(m.Peak)/(1<<20), "MiB-rss")
 		b.ReportMetric(float64(sent)/float64(seconds(b)), "msg/s")
 	}
+}
+
+// BenchmarkPushOverhead is what logging and metrics cost an image push: the same
+// number of images is pushed, in turns, to a Berth as it comes and to one with
+// log service, access log and metrics off.
+func BenchmarkPushOverhead(b *testing.B) {
+	const images, layers, warm = 100, 5, 20
+	ctx := b.Context()
+	var servers [2]*server.Berth
+	var clients [2][]*load.Client
+	for i, text := range []string{"metrics: 127.0.0.1:0\nlogs: {listen: off}\n", "metrics: off\nlogs: {off: true}\naccess_log: off\n"} {
+		servers[i], clients[i] = pushers(b, text)
+	}
+	source := load.NewSource(16 << 10)
+	tag := 0
+	// push gives the processor time of a push, with all that is done later for it.
+	push := func(i, count int) float64 {
+		list := make([]load.Image, count)
+		for n := range list {
+			var blobs []load.Blob
+			for range 1 + layers {
+				blobs = append(blobs, source.New())
+			}
+			list[n] = load.NewImage(blobs, "")
+		}
+		before := rest(b, servers[i])
+		if _, err := load.Run(ctx, clients[i], count, func(ctx context.Context, c *load.Client, n int) error {
+			return c.PushImage(ctx, "library/app", fmt.Sprintf("v%d-%d", tag, n), list[n], load.LikeDocker)
+		}); err != nil {
+			b.Fatal(err)
+		}
+		tag++
+		return float64((rest(b, servers[i]) - before).Microseconds()) / float64(count) / 1000
+	}
+	for i := range servers {
+		push(i, warm)
+	}
+	var figures [2][]float64
+	for b.Loop() {
+		for i := range servers {
+			figures[i] = append(figures[i], push(i, images))
+		}
+	}
+	with, without := median(figures[0]), median(figures[1])
+	b.ReportMetric(with, "ms-cpu/push")
+	b.ReportMetric(without, "ms-cpu/push-silent")
+	b.ReportMetric(100*(with/without-1), "%added")
+}
+
+// pushers starts a Berth and two clients that may push.
+func pushers(b *testing.B, settings string) (s *server.Berth, clients []*load.Client) {
+	b.Helper()
+	dir, err := os.MkdirTemp("", "berth-")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL's own user passes through
+		b.Fatal(err)
+	}
+	if s, err = server.StartBerth(b.Context(), dir, settings); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.Stop() })
+	auth, err := s.Auth(b.Context(), "library/app")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for range 2 {
+		c, err := load.NewClient(s.Address(false), nil, auth)
+		if err != nil {
+			b.Fatal(err)
+		}
+		clients = append(clients, c)
+	}
+	return s, clients
+}
+
+// rest waits until a server has done what was left for later, and gives the
+// processor time that it has used.
+func rest(b *testing.B, s *server.Berth) time.Duration {
+	b.Helper()
+	if err := s.Settle(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	time.Sleep(1500 * time.Millisecond) // log messages go out each 50 ms, and are synced each second
+	used, err := usage.CPU(s.Pids()...)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return used
+}
+
+func median(list []float64) float64 {
+	slices.Sort(list)
+	return list[len(list)/2]
 }

@@ -31,8 +31,9 @@ type Berth struct {
 	database    *pgx.Conn // for what no client may do: see whether jobs are left, forget a round's data
 }
 
-// StartBerth starts it on an empty directory below dir.
-func StartBerth(ctx context.Context, dir string) (b *Berth, err error) {
+// StartBerth starts it on an empty directory below dir. Settings are lines for its settings file; without any, metrics
+// are served on some port.
+func StartBerth(ctx context.Context, dir string, settings ...string) (b *Berth, err error) {
 	bin, err := berthtest.Binary()
 	if err != nil {
 		return nil, err
@@ -45,7 +46,10 @@ func StartBerth(ctx context.Context, dir string) (b *Berth, err error) {
 		return nil, err
 	}
 	out, config := filepath.Join(dir, "berth.out"), filepath.Join(dir, "berth.yaml")
-	if err := write(config, []byte("allow_targets: [127.0.0.1]\nmetrics: 127.0.0.1:0\n")); err != nil { // webhooks are told to the benchmark
+	if len(settings) == 0 {
+		settings = []string{"metrics: 127.0.0.1:0"}
+	}
+	if err := write(config, []byte("allow_targets: [127.0.0.1]\n"+strings.Join(settings, "\n"))); err != nil { // webhooks are told to the benchmark
 		return nil, err
 	}
 	if b.child, err = start("Berth", out, nil, bin, "up", "--config", config, "--data", b.dir, "--https", b.https, "--http", b.http, "--hostname", "127.0.0.1"); err != nil {
