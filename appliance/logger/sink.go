@@ -18,7 +18,7 @@ const (
 	sinkRoom = 4 << 20
 	// sinkDelay is how long a line waits for others. A write and the reader's
 	// waking up cost more than the line.
-	sinkDelay = 50 * time.Millisecond
+	sinkDelay = 100 * time.Millisecond
 	// sinkTimeout is how long a write may take before the connection is given up.
 	sinkTimeout = 5 * time.Second
 	sinkRetry   = 500 * time.Millisecond

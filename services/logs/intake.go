@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"berth/appliance/syslog"
 )
@@ -110,9 +111,13 @@ func (in *intake) stream(ctx context.Context, conn net.Conn, via string) {
 			}
 			return
 		}
-		in.take(&m, string(line), cut, via)
+		in.take(&m, text(line), cut, via)
 	}
 }
+
+// text is a line as a string without a copy: the store copies what it keeps, and
+// nothing else outlives take.
+func text(line []byte) string { return unsafe.String(unsafe.SliceData(line), len(line)) }
 
 // datagrams reads messages of which each came in a packet of its own.
 func (in *intake) datagrams(ctx context.Context, c net.PacketConn) error {
@@ -135,7 +140,7 @@ func (in *intake) datagrams(ctx context.Context, c net.PacketConn) error {
 			pause(ctx, 100*time.Millisecond)
 			continue
 		}
-		in.take(&m, strings.TrimRight(string(buf[:n]), "\r\n\x00"), false, "udp")
+		in.take(&m, strings.TrimRight(text(buf[:n]), "\r\n\x00"), false, "udp")
 	}
 }
 

@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,7 +50,7 @@ func (l *limits) allow(component string, s syslog.Severity, now time.Time) bool 
 	if !ok {
 		if len(l.each) < maxComponents {
 			c = l.make()
-			l.each[string([]byte(component))] = c // a name of its own: the line it was cut from can go
+			l.each[strings.Clone(component)] = c
 		} else {
 			c = l.other
 		}

@@ -251,7 +251,7 @@ func rest(b *testing.B, s *server.Berth) time.Duration {
 	if err := s.Settle(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	time.Sleep(1500 * time.Millisecond) // log messages go out each 50 ms, and are synced each second
+	time.Sleep(1500 * time.Millisecond) // log messages go out each 100 ms, and are synced each second
 	used, err := usage.CPU(s.Pids()...)
 	if err != nil {
 		b.Fatal(err)
