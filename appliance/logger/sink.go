@@ -97,22 +97,26 @@ func (s *Sink) Run(ctx context.Context) error {
 		}
 	}()
 	var batch []byte
-	for {
+	for ctx.Err() == nil {
 		select {
 		case <-s.wake:
 		case <-ctx.Done():
-			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			s.deliver(end, &conn, s.take(batch))
-			return nil
 		}
 		pause(ctx, sinkDelay)
 		batch = s.take(batch)
-		s.deliver(ctx, &conn, batch)
-		if cap(batch) > 1<<20 {
+		if !s.deliver(ctx, &conn, batch) {
+			break
+		}
+		if batch = batch[:0]; cap(batch) > 1<<20 {
 			batch = nil // of a burst; its room is not needed again soon
 		}
 	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if s.deliver(end, &conn, batch) {
+		s.deliver(end, &conn, s.take(nil))
+	}
+	return nil
 }
 
 // take exchanges the filled buffer for an empty one.
@@ -131,17 +135,17 @@ func (s *Sink) take(empty []byte) []byte {
 	return full
 }
 
-// deliver writes a batch, over a new connection if need be, until it is written
-// or ctx ends. A batch whose connection breaks is sent again as a whole: twice
-// is better than not at all.
-func (s *Sink) deliver(ctx context.Context, conn *net.Conn, batch []byte) {
+// deliver writes a batch, over a new connection if need be, and reports whether
+// it is written before ctx ends. A batch whose connection breaks is sent again as
+// a whole: twice is better than not at all.
+func (s *Sink) deliver(ctx context.Context, conn *net.Conn, batch []byte) bool {
 	for len(batch) > 0 {
 		if *conn == nil {
 			var d net.Dialer
 			c, err := d.DialContext(ctx, "unix", s.path)
 			if err != nil {
 				if !pause(ctx, sinkRetry) {
-					return
+					return false
 				}
 				continue
 			}
@@ -152,14 +156,15 @@ func (s *Sink) deliver(ctx context.Context, conn *net.Conn, batch []byte) {
 			_, err = (*conn).Write(batch)
 		}
 		if err == nil {
-			return
+			return true
 		}
 		(*conn).Close()
 		*conn = nil
 		if !pause(ctx, sinkRetry) {
-			return
+			return false
 		}
 	}
+	return true
 }
 
 // pause waits; it is false if ctx ended meanwhile.
