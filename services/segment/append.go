@@ -8,12 +8,14 @@ import (
 	"berth/appliance/syslog"
 )
 
-// patience is how long Append waits for a disk that is slow, but works.
-const patience = time.Second
+// patience is how long Append waits for a disk that has come to a standstill: a
+// journal that is being written, a snapshot of the virtual machine. It waits once;
+// what comes after is dropped at once, until the disk takes a block again.
+const patience = 5 * time.Second
 
 // Append copies messages into the store and gives each the next Seq. It waits
 // for no sync; if blocks come faster than they can be written it waits for one,
-// but not for longer than a second. What finds no room is dropped and counted,
+// but for 5 s at most. What finds no room is dropped and counted,
 // and Append says so with a fault of kind NoSpace; the messages before it are in.
 func (s *Store) Append(ms ...*syslog.Message) error {
 	now := time.Now()
@@ -102,7 +104,7 @@ func (s *Store) waitForRoom() bool {
 		s.mu.Unlock()
 		return s.write() == nil && s.seal(context.Background()) == nil
 	}
-	if s.failing != nil {
+	if s.failing != nil || s.stalled {
 		s.mu.Unlock()
 		return false
 	}
@@ -117,6 +119,9 @@ func (s *Store) waitForRoom() bool {
 	case <-room:
 		return true
 	case <-late.C:
+		s.mu.Lock()
+		s.stalled = s.room == room // and not since then
+		s.mu.Unlock()
 		return false
 	}
 }

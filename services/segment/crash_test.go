@@ -18,10 +18,17 @@ import (
 	"berth/services/segment"
 )
 
-// TestMain is the child of TestKilled too: this very binary, appending.
+// TestMain is the children of TestKilled and TestDiskFull too: this very binary.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("BERTH_SEGMENT_CHILD"); dir != "" {
 		appendForEver(dir)
+	}
+	if dir := os.Getenv("BERTH_SEGMENT_FULL"); dir != "" {
+		if err := diskFull(dir); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }

@@ -3,6 +3,7 @@ package segment
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -21,7 +22,7 @@ type scan struct {
 
 // read gives a block of a segment. The view is good until the next read with
 // the same room.
-func (s *Store) read(c *scan, f *os.File, e entry) (*view, error) {
+func (s *Store) read(c *scan, f io.ReaderAt, e entry) (*view, error) {
 	h, in, err := readBlock(f, int64(e.offset), int64(e.offset)+int64(e.size), c.in)
 	c.in = in
 	if err != nil {

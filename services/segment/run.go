@@ -188,6 +188,8 @@ func (s *Store) syncFiles(segment, tail *os.File, names bool, complete []sealing
 
 // seal gives an index to the segments that are complete.
 func (s *Store) seal(ctx context.Context) error {
+	s.sealer.Lock()
+	defer s.sealer.Unlock()
 	if err := s.takeBroken(); err != nil {
 		return err
 	}

@@ -82,7 +82,7 @@ func (o Options) withDefaults() Options {
 const (
 	// maxFull is how many full blocks may wait for the disk. Beyond it, messages
 	// are dropped and counted.
-	maxFull = 16
+	maxFull = 32
 	// keepRecent is how many written blocks stay in memory for readers.
 	keepRecent = 4
 	// maxBlocks is how many blocks a segment may have: their numbers are 16 bits
@@ -116,14 +116,16 @@ type Store struct {
 	cached     []*block      // read from disk for readers, the last used last
 	broken     []*segment    // that want a new index
 	failing    error         // why nothing can be written
+	stalled    bool          // the disk has taken nothing for longer than patience
 	running    bool
 	closed     bool
 
 	dirty  chan struct{} // there is something to write
 	filled chan struct{} // there is a full block
 
-	io    sync.Mutex // guards files
-	files files
+	sealer sync.Mutex // held while segments are sealed
+	io     sync.Mutex // guards files
+	files  files
 
 	appended, dropped, cut, ruined, lost, syncErrors, writeErrors, bytes atomic.Int64
 	toldOfRuin                                                           atomic.Bool
@@ -235,6 +237,9 @@ func newStore(dir string, o Options) (*Store, error) {
 	s.scans.New = func() any { return &scan{} }
 	return s, nil
 }
+
+// Dir is the directory that the store is in.
+func (s *Store) Dir() string { return s.dir }
 
 // Close writes what is in memory, syncs it and lets go of the directory. Call it
 // after Run has ended.

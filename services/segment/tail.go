@@ -93,11 +93,8 @@ func (s *Store) writeTail() error {
 }
 
 func (t *tail) append(s *Store, chunk []byte) error {
-	if n, err := t.file.WriteAt(chunk, t.size); err != nil {
-		if n > 0 {
-			err = errors.Join(err, t.file.Truncate(t.size))
-		}
-		return err
+	if _, err := t.file.WriteAt(chunk, t.size); err != nil {
+		return errors.Join(err, t.file.Truncate(t.size)) // a part may have been written
 	}
 	t.size += int64(len(chunk))
 	t.dirty = true

@@ -153,11 +153,8 @@ func (s *Store) writeBlock(b *block) error {
 	}
 	f.out = appendBlock(f.out[:0], b, s.encoder.EncodeAll, &f.raw)
 	at := f.current.size
-	if n, err := f.segment.WriteAt(f.out, at); err != nil {
-		if n > 0 {
-			err = errors.Join(err, f.segment.Truncate(at))
-		}
-		return err
+	if _, err := f.segment.WriteAt(f.out, at); err != nil {
+		return errors.Join(err, f.segment.Truncate(at)) // a part may have been written
 	}
 	f.unsynced = true
 	e := entry{first: b.first, min: b.min, max: b.max, offset: uint32(at), size: uint32(len(f.out)), count: uint32(b.count), severities: b.severities}
@@ -174,6 +171,7 @@ func (s *Store) writeBlock(b *block) error {
 		old = s.recent[0]
 		s.recent = slices.Delete(s.recent, 0, 1)
 	}
+	s.stalled = false
 	if s.room != nil {
 		close(s.room)
 		s.room = nil
