@@ -24,6 +24,7 @@ import (
 	"berth/services/health"
 	"berth/services/immutability"
 	"berth/services/label"
+	"berth/services/logs"
 	"berth/services/metric"
 	"berth/services/proxy"
 	"berth/services/quota"
@@ -268,6 +269,9 @@ func coreOptions(n *node, st stores) core.Options {
 			{Name: "jobservice", DependsOn: []string{"database"}, Probe: jobsProbe(n.pool), Hint: unitHint("jobs")},
 			{Name: "storage", Probe: storageProbe(st.blobs, s.StorageDir())},
 		},
+	}
+	if !s.Logs.Off {
+		o.Logs = logs.NewClient(s.Socket("logs"))
 	}
 	if s.StorageDir() == "" {
 		o.StorageName = "s3"

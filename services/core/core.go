@@ -61,6 +61,7 @@ import (
 	"berth/services/health"
 	"berth/services/immutability"
 	"berth/services/label"
+	"berth/services/logs"
 	"berth/services/metric"
 	"berth/services/oidc"
 	"berth/services/project"
@@ -99,6 +100,8 @@ type Options struct {
 	Upkeep *upkeep.Store
 	// Webhooks tell others what happens in projects.
 	Webhooks *webhook.Store
+	// Logs asks the log service; nil if it is turned off.
+	Logs *logs.Client
 	// Key signs what browsers keep for us. Nodes that share a database share it.
 	Key secret.Key
 

@@ -145,6 +145,8 @@ func (g *generator) response(out reflect.Type) map[string]any {
 		return map[string]any{"description": "Text.", "content": content("text/plain", map[string]any{"type": "string"})}
 	case reflect.TypeFor[file]():
 		return map[string]any{"description": "A file.", "content": content("application/octet-stream", map[string]any{"type": "string", "format": "binary"})}
+	case reflect.TypeFor[stream]():
+		return map[string]any{"description": "Server-sent events.", "content": content("text/event-stream", map[string]any{"type": "string"})}
 	case reflect.TypeFor[rawJSON]():
 		return map[string]any{"description": "JSON.", "content": content("application/json", map[string]any{})}
 	}

@@ -87,6 +87,8 @@ func (a *API) reply(w http.ResponseWriter, r *http.Request, v any) {
 			return
 		}
 		w.WriteHeader(http.StatusOK)
+	case stream:
+		v.copy(w)
 	case text:
 		h.Set("Content-Type", v.contentType)
 		w.Write([]byte(v.body))

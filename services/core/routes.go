@@ -35,6 +35,7 @@ var routes = slices.Concat(
 	upkeepRoutes,
 	jobserviceRoutes,
 	webhookRoutes,
+	logRoutes,
 	comingRoutes,
 )
 

@@ -78,6 +78,22 @@ func (c *Client) Test(ctx context.Context, name string) (answer string, err erro
 	return w.Answer, err
 }
 
+// Raw gives the service's answer as it is, to what was asked of somebody else.
+// Path is what follows /v1. Errors: those of the service, with its fields.
+func (c *Client) Raw(ctx context.Context, method, path string, query url.Values) (answer json.RawMessage, err error) {
+	err = c.call(ctx, method, "/v1"+path+"?"+query.Encode(), &answer)
+	return answer, err
+}
+
+// Events gives a tail's server-sent events as they are. The caller closes them.
+func (c *Client) Events(ctx context.Context, query url.Values, last string) (io.ReadCloser, error) {
+	resp, err := c.do(ctx, http.MethodGet, "/v1/tail?"+query.Encode(), "Last-Event-ID", last)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
 // Tail gives f the messages from a Seq on as they come, until the connection
 // ends; then it gives the Seq to go on with.
 func (c *Client) Tail(ctx context.Context, q segment.Query, from uint64, f func(*segment.Record) error) (next uint64, err error) {
@@ -112,11 +128,17 @@ func (c *Client) Tail(ctx context.Context, q segment.Query, from uint64, f func(
 	}
 }
 
-// do makes a request, and an error of what is no answer.
-func (c *Client) do(ctx context.Context, method, target string) (*http.Response, error) {
+// do makes a request, and an error of what is no answer. Header has names and
+// values; what has no value is left out.
+func (c *Client) do(ctx context.Context, method, target string, header ...string) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, "http://logs"+target, nil)
 	if err != nil {
 		return nil, err
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		if header[i+1] != "" {
+			r.Header.Set(header[i], header[i+1])
+		}
 	}
 	resp, err := c.http.Do(r)
 	if err != nil {
