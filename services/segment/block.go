@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"berth/appliance/syslog"
 )
@@ -24,6 +25,7 @@ type block struct {
 	many       bool     // more components than are told apart
 	hashes     []uint32 // of request ids; sorted, each once, when the block is full
 	gathered   []uint32 // room for them until then
+	made       time.Time
 	numbers    map[string]uint64
 	scratch    []byte
 
@@ -39,6 +41,7 @@ const maxBlockComponents = 64
 
 func (b *block) start(first uint64) {
 	b.first, b.count, b.words, b.recs = first, 0, nil, b.recs[:0]
+	b.made = time.Now()
 	b.last, b.min, b.max, b.severities, b.wordBytes = 0, math.MaxInt64, math.MinInt64, 0, 0
 	b.components, b.many, b.hashes, b.gathered = b.components[:0], false, nil, b.gathered[:0]
 	b.wroteRecs, b.wroteWords, b.wroteCount = 0, 0, 0

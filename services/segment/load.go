@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // seqGap is what the next Seq jumps by after a crash. Messages that were lost
@@ -153,7 +152,7 @@ func (s *Store) loadSegment(name string, last bool) error {
 	if err != nil {
 		return err
 	}
-	g := &segment{name: name, size: int64(len(segmentMagic)), last: info.ModTime(), made: time.Now()}
+	g := &segment{name: name, size: int64(len(segmentMagic)), last: info.ModTime(), made: info.ModTime()}
 	if s.loadIndex(g, info.Size()) {
 		s.addSegment(g)
 		return nil

@@ -18,8 +18,8 @@ const (
 	writeEvery = 100 * time.Millisecond
 	// syncEvery is how long it may be off the disk.
 	syncEvery = time.Second
-	// sealAfter is how old a segment grows before it is sealed though it is small:
-	// age is counted by whole segments.
+	// sealAfter is how old a block or a segment grows before it is finished though
+	// it is small: age is counted by whole segments.
 	sealAfter = 24 * time.Hour
 )
 
@@ -193,6 +193,11 @@ func (s *Store) seal(ctx context.Context) error {
 	if err := s.takeBroken(); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	if s.open != nil && s.open.count > 0 && time.Since(s.open.made) > sealAfter {
+		s.finishBlock()
+	}
+	s.mu.Unlock()
 	s.io.Lock()
 	if g := s.files.current; g != nil && time.Since(g.made) > sealAfter {
 		s.finishSegment()
