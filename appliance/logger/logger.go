@@ -71,6 +71,10 @@ func New(o Options) *slog.Logger {
 	return slog.New(h)
 }
 
+// LevelNotice is for what is no fault of ours and may be somebody's question: a
+// push that a rule refused. It is syslog's notice; slog has no name for it.
+const LevelNotice = slog.LevelInfo + 2
+
 // For gives log as another component's. A logger that New has not made gets the
 // component as an attribute.
 func For(log *slog.Logger, component string) *slog.Logger {
@@ -201,7 +205,7 @@ func severity(l slog.Level) syslog.Severity {
 		return syslog.Error
 	case l >= slog.LevelWarn:
 		return syslog.Warning
-	case l >= slog.LevelInfo+2:
+	case l >= LevelNotice:
 		return syslog.Notice
 	case l >= slog.LevelInfo:
 		return syslog.Informational

@@ -269,7 +269,7 @@ func (a *API) tell(r *http.Request, f *fault.Error, err error) {
 		if about := logger.RequestOf(r.Context()); about != nil {
 			user = about.User
 		}
-		a.Log.InfoContext(r.Context(), "request refused", "method", r.Method, "path", r.URL.Path, "code", codes[f.Kind].code, "reason", f.Text, "field", f.Field, "user", user)
+		a.Log.Log(r.Context(), logger.LevelNotice, "request refused", "method", r.Method, "path", r.URL.Path, "code", codes[f.Kind].code, "reason", f.Text, "field", f.Field, "user", user)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"berth/appliance/fault"
+	"berth/appliance/logger"
 	"berth/services/artifact"
 	"berth/services/reference"
 )
@@ -121,7 +122,7 @@ func (s *Server) tell(r *http.Request, f *fault.Error, err error) {
 		s.Log.ErrorContext(r.Context(), "a request failed", "method", r.Method, "path", reference.Brief(r.URL.Path), "err", err)
 	case f.Kind == fault.NotFound && reading, f.Kind == fault.Unauthenticated && r.Header.Get("Authorization") == "":
 	default:
-		s.Log.InfoContext(r.Context(), "request refused", "method", r.Method, "path", reference.Brief(r.URL.Path), "code", code(f), "reason", f.Text)
+		s.Log.Log(r.Context(), logger.LevelNotice, "request refused", "method", r.Method, "path", reference.Brief(r.URL.Path), "code", code(f), "reason", f.Text)
 	}
 }
 

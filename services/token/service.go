@@ -299,7 +299,7 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if status >= 500 {
 		s.Log.ErrorContext(r.Context(), "a token request failed", "err", err)
 	} else if f.Kind != fault.NotFound {
-		s.Log.InfoContext(r.Context(), "token refused", "status", status, "reason", f.Text, "source", source(r))
+		s.Log.Log(r.Context(), logger.LevelNotice, "token refused", "status", status, "reason", f.Text, "source", source(r))
 	}
 	code := map[bool]string{true: "UNAUTHORIZED", false: "UNKNOWN"}[status == http.StatusUnauthorized]
 	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
