@@ -33,8 +33,8 @@ func NewClient(socket string) *Client {
 	}}}
 }
 
-// maxAnswer is how much of an answer is read: a page has 8 MiB of text at most,
-// and JSON may need six bytes for one.
+// maxAnswer is how much of an answer is read: a page has some 2 MiB of text at
+// most, or one message, and JSON may need six bytes for one.
 const maxAnswer = 64 << 20
 
 // Search is segment.Store.Search of the service's store. end is the Seq from which

@@ -44,7 +44,12 @@ type api struct {
 	APIOptions
 	mux   *http.ServeMux
 	tails chan struct{} // as many as there may be
+	pages chan struct{}
 }
+
+// maxPages is how many searches run at once: each takes a core, and some MiB.
+// Others wait for their turn.
+const maxPages = 4
 
 // NewAPI makes the log service's API, which is served on a unix socket alone: who
 // can open that may read all messages.
@@ -64,7 +69,7 @@ func NewAPI(o APIOptions) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &api{APIOptions: o, mux: http.NewServeMux(), tails: make(chan struct{}, maxTails)}
+	a := &api{APIOptions: o, mux: http.NewServeMux(), tails: make(chan struct{}, maxTails), pages: make(chan struct{}, maxPages)}
 	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request) error{
 		"GET /v1/messages":                a.messages,
 		"GET /v1/tail":                    a.tail,
@@ -126,6 +131,12 @@ func (a *api) messages(w http.ResponseWriter, r *http.Request) error {
 	q, err := parseQuery(r.URL.Query(), a.Now(), "order", "limit", "cursor")
 	if err != nil {
 		return err
+	}
+	select {
+	case a.pages <- struct{}{}:
+		defer func() { <-a.pages }()
+	case <-r.Context().Done():
+		return r.Context().Err()
 	}
 	end := a.Store.End()
 	page, err := a.Store.Search(r.Context(), q)

@@ -37,7 +37,7 @@ const (
 	defaultLimit = 100
 	maxLimit     = 10_000
 	// pageBytes is how much text a page holds; what is more goes to the next.
-	pageBytes = 8 << 20
+	pageBytes = 2 << 20
 	// pageRaw and pageTime are how much is looked through for one page.
 	pageRaw  = 256 << 20
 	pageTime = 2 * time.Second

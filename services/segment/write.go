@@ -99,12 +99,7 @@ func (s *Store) path(name, ext string) string { return filepath.Join(s.dir, name
 // write puts what is in memory on disk: full blocks into the segment, what the
 // open one has got into the tail. It does not sync.
 func (s *Store) write() error {
-	s.io.Lock()
-	defer s.io.Unlock()
-	err := s.writeFull()
-	if err == nil {
-		err = s.writeTail()
-	}
+	err := s.writeAll()
 	if err != nil {
 		s.writeErrors.Add(1)
 	}
@@ -120,6 +115,15 @@ func (s *Store) write() error {
 		s.o.Log.Warn("log messages can be written again", "dir", s.dir, "dropped", dropped)
 	}
 	return err
+}
+
+func (s *Store) writeAll() error {
+	s.io.Lock()
+	defer s.io.Unlock()
+	if err := s.writeFull(); err != nil {
+		return err
+	}
+	return s.writeTail()
 }
 
 // writeFull appends all full blocks to the current segment.
