@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,7 +28,6 @@ type queue struct {
 	spans   chan sdk.ReadOnlySpan
 	sent    prometheus.Counter
 	dropped prometheus.Counter
-	closed  atomic.Bool
 	failing bool // that the collector is away was told
 }
 
