@@ -4,6 +4,7 @@ package tests
 
 import (
 	"encoding/json"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -236,17 +237,27 @@ func moduleRoot(t *testing.T) string {
 	return strings.TrimSpace(string(out))
 }
 
-// Every setting is in the administrators' guide, and every flag that it names exists.
+// Every setting is in a guide, and those of the log service in the one for operators.
 func TestSettingsAreDocumented(t *testing.T) {
-	guide, err := os.ReadFile(filepath.Join(moduleRoot(t), "docs", "admin.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	typ := reflect.TypeFor[setting.Settings]()
-	for i := range typ.NumField() {
-		name := typ.Field(i).Tag.Get("yaml")
-		if name == "" || !strings.Contains(string(guide), "`"+name+"`") {
-			t.Errorf("docs/admin.md does not name the setting %s (field %s)", name, typ.Field(i).Name)
+	for _, c := range []struct {
+		guide  string
+		form   string // how it names a setting
+		fields reflect.Type
+	}{
+		{"admin.md", "`%s`", reflect.TypeFor[setting.Settings]()},
+		{"operations.md", " %s: ", reflect.TypeFor[setting.Logs]()},
+		{"operations.md", " %s: ", reflect.TypeFor[setting.Forward]()},
+	} {
+		guide, err := os.ReadFile(filepath.Join(moduleRoot(t), "docs", c.guide))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range c.fields.NumField() {
+			name := c.fields.Field(i).Tag.Get("yaml")
+			text := strings.ReplaceAll(string(guide), ":\n", ": \n") // of a list
+			if name == "" || !strings.Contains(text, fmt.Sprintf(c.form, name)) {
+				t.Errorf("docs/%s does not name the setting %s (field %s of %s)", c.guide, name, c.fields.Field(i).Name, c.fields)
+			}
 		}
 	}
 }
