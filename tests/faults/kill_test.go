@@ -6,7 +6,10 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"berth/appliance/setting"
 	"berth/services/postgres"
 	"berth/tests/berthtest"
 )
@@ -79,7 +83,7 @@ func TestKillServices(t *testing.T) {
 	l := newLoad(t, n.server)
 	l.start(4, 2)
 	for range 2 {
-		for _, name := range []string{"registry", "token", "core", "jobs"} {
+		for _, name := range []string{"registry", "token", "core", "jobs", "logs"} {
 			time.Sleep(700 * time.Millisecond)
 			n.processes[name].Kill()
 			time.Sleep(200 * time.Millisecond)
@@ -98,13 +102,79 @@ func TestKillServices(t *testing.T) {
 		}
 	}
 	l.check(n.cluster.URL(), "--config", n.config)
+	n.areSeen(t)
 }
 
-// services are the four, each in its process, and a database that a test runs itself.
+// areSeen checks that one push is in the log of all services, though each is a process of its own and was killed, and that each
+// has metrics on a port of its own.
+func (n *services) areSeen(t *testing.T) {
+	t.Helper()
+	registry := n.server.Registry(t, n.admin)
+	image := berthtest.NewImage(1, 1000)
+	for _, blob := range append(image.Layers, image.Config) {
+		registry.PushBlob(t, "library/seen", blob)
+	}
+	id := registry.PushManifest(t, "library/seen", "1", image.Manifest).Header.Get("X-Request-Id")
+	var said berthtest.Said
+	waitFor(t, 30*time.Second, "the lines of a push", func() bool {
+		said = berthtest.Run(t, "logs", "--config", n.config, "--request", id, "--push", "-o", "json")
+		return strings.Contains(said.Stdout, `"message":"event handled"`) && strings.Contains(said.Stdout, `"message":"manifest pushed"`)
+	})
+	for component, process := range map[string]string{"proxy": "registry", "registry": "registry", "token": "token", "jobs": "jobs"} {
+		if want := fmt.Sprintf(`"component":"%s","pid":"%d"`, component, n.processes[process].Pid()); !strings.Contains(said.Stdout, want) {
+			t.Errorf("no line has %s:\n%s", want, said.Stdout)
+		}
+	}
+	for i, name := range setting.MetricsPorts() {
+		res, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/metrics", n.metrics+i))
+		if err != nil {
+			t.Errorf("%s has no metrics: %v", name, err)
+			continue
+		}
+		b, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || !strings.Contains(string(b), `berth_build_info{`) {
+			t.Errorf("%s: %s %v\n%.500s", name, res.Status, err, b)
+		}
+	}
+	if said := berthtest.Run(t, "status", "--config", n.config); said.Code != 0 {
+		t.Errorf("berth status: %+v", said)
+	}
+}
+
+// freePorts gives the first of some ports that are free, one after another.
+func freePorts(t *testing.T, count int) int {
+	t.Helper()
+	for range 50 {
+		addr, err := berthtest.FreeAddr("127.0.0.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, port, _ := net.SplitHostPort(addr)
+		first, _ := strconv.Atoi(port)
+		free := 0
+		for ; free < count && first+free < 65536; free++ {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+free))
+			if err != nil {
+				break
+			}
+			l.Close()
+		}
+		if free == count {
+			return first
+		}
+	}
+	t.Fatal("no ports are free")
+	return 0
+}
+
+// services are the five, each in its process, and a database that a test runs itself.
 type services struct {
 	server    *berthtest.Server // to make clients of
 	cluster   *postgres.Cluster
 	config    string // settings file
+	metrics   int    // first port
+	admin     berthtest.Login
 	processes map[string]*berthtest.Process
 }
 
@@ -152,16 +222,21 @@ func startServices(t *testing.T) *services {
 		server: &berthtest.Server{URL: "https://" + addr, Addr: addr, Dir: filepath.Join(dir, "data")}}
 	config, password := filepath.Join(dir, "berth.yaml"), filepath.Join(dir, "password")
 	n.config = config
-	write(t, password, "Admin-1-"+berthtest.Name()+"\n")
-	write(t, config, fmt.Sprintf("data: %s\nhttps: %s\ndatabase: %q\nmetrics: \"off\"\n", n.server.Dir, addr, c.URL()))
+	n.admin, n.metrics = berthtest.Login{User: "admin", Password: "Admin-1-" + berthtest.Name()}, freePorts(t, len(setting.MetricsPorts()))
+	write(t, password, n.admin.Password+"\n")
+	write(t, config, fmt.Sprintf("data: %s\nhttps: %s\ndatabase: %q\nmetrics: 127.0.0.1:%d\nlogs: {listen: off}\n", n.server.Dir, addr, c.URL(), n.metrics))
 	if err := os.MkdirAll(n.server.Dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
 	if said := berthtest.Run(t, "migrate", "--config", config, "--admin-password-file", password); said.Code != 0 {
 		t.Fatalf("berth migrate: %+v", said)
 	}
-	for _, name := range []string{"token", "core", "jobs", "registry"} {
-		p, err := berthtest.StartProcess("msg=ready", nil, name, "--config", config)
+	for _, name := range []string{"logs", "token", "core", "jobs", "registry"} {
+		args := []string{name, "--config", config}
+		if name == "logs" {
+			args = []string{"logs", "serve", "--config", config}
+		}
+		p, err := berthtest.StartProcess("msg=ready", nil, args...)
 		if err != nil {
 			t.Fatal(err)
 		}
