@@ -102,8 +102,13 @@ func (r *Report) Find(name string) *Result {
 	return nil
 }
 
-// probeTime is how long a probe may take.
-const probeTime = 3 * time.Second
+const (
+	// probeTime is how long a probe may take.
+	probeTime = 2500 * time.Millisecond
+	// lateTime is how much longer it is waited for: to say in its own words that it
+	// took too long.
+	lateTime = 500 * time.Millisecond
+)
 
 // Run makes all checks at once. It takes as long as the slowest, and at most
 // three seconds.
@@ -114,15 +119,17 @@ func Run(ctx context.Context, checks []Check) Report {
 		took  time.Duration
 	}
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	ctx, cancel := context.WithTimeout(ctx, probeTime+lateTime)
 	defer cancel()
+	bounded, cancelProbes := context.WithTimeout(ctx, probeTime)
+	defer cancelProbes()
 	answers := make(chan answer, len(checks)) // room for all: late ones are nobody's
 	for i, c := range checks {
-		go func() { answers <- answer{i, probe(ctx, c), time.Since(began)} }()
+		go func() { answers <- answer{i, probe(bounded, c), time.Since(began)} }()
 	}
 	results := make([]Result, len(checks))
 	for i, c := range checks {
-		results[i] = Result{Name: c.Name, About: c.About, Err: context.DeadlineExceeded, Hint: c.Hint, Took: probeTime}
+		results[i] = Result{Name: c.Name, About: c.About, Err: Unanswered(context.DeadlineExceeded), Hint: c.Hint, Took: probeTime + lateTime}
 	}
 	for range checks {
 		select {
@@ -149,7 +156,11 @@ func probe(ctx context.Context, c Check) (err error) {
 	if c.Probe == nil {
 		return nil
 	}
-	return c.Probe(ctx)
+	err = c.Probe(ctx)
+	if _, said := errors.AsType[*fault.Error](err); !said && errors.Is(err, context.DeadlineExceeded) {
+		err = Unanswered(err)
+	}
+	return err
 }
 
 // conclude finds out what is the cause of what.
