@@ -1,6 +1,7 @@
 package setting
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -126,7 +127,10 @@ func (f *Forward) check(add func(field, format string, args ...any)) {
 func (f *Forward) Target() (scheme, address string, err error) {
 	ports := map[string]string{"udp": "514", "tcp": "601", "tls": "6514"} // RFC 5426, 6587 (in use), 5425
 	u, err := url.Parse(f.To)
-	if err != nil || ports[u.Scheme] == "" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+	if err == nil && u.User != nil {
+		return "", "", errors.New("a name or a password does not belong into it: collectors know a client by its certificate")
+	}
+	if err != nil || ports[u.Scheme] == "" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
 		return "", "", fmt.Errorf("%q is not udp://HOST[:PORT], tcp://HOST[:PORT] or tls://HOST[:PORT]", f.To)
 	}
 	port := u.Port()
