@@ -138,16 +138,17 @@ l AS (
 	RETURNING digest)
 SELECT 0::bigint, false, EXISTS (SELECT FROM l), NULL::bigint FROM p`
 
-// mountCounted takes the same arguments, and is mount in a project that has a limit or is read-only. If the
-// blob counts from now on it is reviewed in any case: then it counts no more,
-// unless a manifest refers to it.
+// mountCounted takes the same arguments, and is mount in a project that has a
+// limit or is read-only. With a limit the blob is reviewed in any case, since it
+// may count from now on: then it counts no more, unless a manifest refers to it.
+// That it counts already is no reason to leave the review out, for the last
+// manifest that it counts for may be going just now.
 const mountCounted = `
 WITH p AS (` + gate + `),
 q AS (
 	INSERT INTO gc_blobs (digest, review_after) SELECT $2, now() + $4 FROM p
 	WHERE NOT p.read_only AND EXISTS (SELECT FROM blobs WHERE digest = $2) AND (
-		EXISTS (SELECT FROM gc_blobs WHERE digest = $2 AND review_after < now() + $6)
-		OR p.limited AND NOT EXISTS (SELECT FROM project_blobs c WHERE c.project_id = p.id AND c.digest = $2 AND NOT c.manifest))
+		p.limited OR EXISTS (SELECT FROM gc_blobs WHERE digest = $2 AND review_after < now() + $6))
 	ON CONFLICT (digest) DO UPDATE SET review_after = EXCLUDED.review_after, attempts = 0
 	RETURNING digest),
 src AS (

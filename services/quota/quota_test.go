@@ -282,6 +282,64 @@ func TestPushersAtTheLimit(t *testing.T) {
 	b.check()
 }
 
+// A mount may come while the last manifest with the blob goes. What is then counted
+// for the mount is reviewed, though it was counted already when the mount began.
+func TestMountBesideDeletion(t *testing.T) {
+	t.Parallel()
+	b := setup(t, artifact.Times{Grace: 1, TombGrace: 1, Trash: time.Hour})
+	b.limit(1, 10_000)
+	d := b.mustBlob("p/app", "x", 100)
+	b.mustPush("q/app", "v1", b.mustBlob("q/app", "x", 100))
+	b.mustPush("p/app", "v1", d)
+	if _, err := b.artifacts.Collect(b.ctx, 100, func(context.Context, string) error { return nil }); err != nil { // makes the reviews of the uploads
+		t.Fatal(err)
+	}
+	tx, err := b.pool.Begin(b.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(b.ctx)
+	for _, sql := range []string{ // what the deletion of p/app does, and has not committed yet
+		`UPDATE manifests SET deleted_at = now() WHERE repo_id = (SELECT id FROM repositories WHERE name = 'p/app')`,
+		`WITH gone AS (DELETE FROM project_blobs WHERE project_id = 1 RETURNING size) INSERT INTO usage_changes (project_id, bytes) SELECT 1, -sum(size) FROM gone`,
+	} {
+		if _, err := tx.Exec(b.ctx, sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mounted := make(chan error, 1)
+	go func() {
+		done, err := b.artifacts.Mount(b.ctx, "p/other", "q/app", d)
+		if err == nil && !done {
+			err = errors.New("there was nothing to mount")
+		}
+		mounted <- err
+	}()
+	for waiting := 0; waiting == 0; {
+		if err := b.pool.QueryRow(b.ctx, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-mounted:
+			t.Fatalf("the mount did not wait: %v", err)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	if err := tx.Commit(b.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-mounted; err != nil {
+		t.Fatal(err)
+	}
+	b.wantUsed(1, 100)
+	b.check()
+	if _, err := b.artifacts.Collect(b.ctx, 100, func(context.Context, string) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	b.wantUsed(1, 0) // nothing refers to it
+	b.check()
+}
+
 // Images whose manifests do not fit leave nothing; the blobs that came before
 // expire with the collector's review.
 func TestRefusedPushesLeaveNothing(t *testing.T) {
