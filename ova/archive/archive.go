@@ -272,3 +272,20 @@ func PlainName(s string) bool {
 	}
 	return true
 }
+
+// OpenFile opens a single file as an entry. The second result closes it.
+func OpenFile(path string) (Entry, io.Closer, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Entry{}, nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
+		f.Close()
+		return Entry{}, nil, err
+	}
+	return Entry{Name: filepath.Base(path), Size: st.Size(), r: f}, f, nil
+}

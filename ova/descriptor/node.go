@@ -208,7 +208,9 @@ func prefixed(n xml.Name, attr bool) string {
 	case nsXSI:
 		return "xsi:" + n.Local
 	case "":
-		return n.Local
+		if attr {
+			return n.Local
+		}
 	}
 	return "{" + n.Space + "}" + n.Local
 }

@@ -96,26 +96,69 @@ func cut(ctx context.Context, from, to int64, free <-chan *piece, todo, ordered 
 	return nil
 }
 
+// Sparse is a disk that knows where it has data; *os.File needs no such method.
+type Sparse interface {
+	io.ReaderAt
+	// NextData gives the first range of bytes at or after a place that has data; from
+	// is negative if there is none.
+	NextData(at int64) (from, to int64, err error)
+}
+
+// Blank is a disk of zeros that begins with some bytes, of any size.
+func Blank(begin []byte) Sparse { return blank(begin) }
+
+type blank []byte
+
+func (d blank) ReadAt(b []byte, at int64) (int, error) {
+	clear(b)
+	if at < int64(len(d)) {
+		copy(b, d[at:])
+	}
+	return len(b), nil
+}
+
+func (d blank) NextData(at int64) (int64, int64, error) {
+	if at >= int64(len(d)) {
+		return -1, 0, nil
+	}
+	return at, int64(len(d)), nil
+}
+
+// onDisk is a file whose file system knows its holes.
+type onDisk struct{ *os.File }
+
+func (f onDisk) NextData(at int64) (int64, int64, error) {
+	from, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		return -1, 0, nil
+	}
+	if err != nil {
+		return at, 1 << 62, nil // not a file system that knows
+	}
+	to, err := unix.Seek(int(f.Fd()), from, unix.SEEK_HOLE)
+	if err != nil {
+		return 0, 0, fmt.Errorf("cannot find the holes of %s: %w", f.Name(), err)
+	}
+	return from, to, nil
+}
+
 // extents calls f with the ranges of bytes that hold data, in whole grains, in
 // order and without overlaps. What cannot tell its holes is one range.
 func extents(raw io.ReaderAt, size int64, f func(from, to int64) error) error {
-	file, ok := raw.(*os.File)
+	disk, ok := raw.(Sparse)
+	if file, isFile := raw.(*os.File); isFile {
+		disk, ok = onDisk{file}, true
+	}
 	if !ok {
 		return f(0, size)
 	}
 	for at := int64(0); at < size; {
-		from, err := unix.Seek(int(file.Fd()), at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			return nil // a hole until the end
-		}
-		if err != nil {
-			return f(at, size) // not a file system that knows
-		}
-		to, err := unix.Seek(int(file.Fd()), from, unix.SEEK_HOLE)
-		if err != nil {
-			return fmt.Errorf("cannot find the holes of %s: %w", file.Name(), err)
+		from, to, err := disk.NextData(at)
+		if err != nil || from < 0 {
+			return err
 		}
 		from = max(at, from/grainBytes*grainBytes)
+		to = min(to, size)
 		to = min((to+grainBytes-1)/grainBytes*grainBytes, size)
 		if from < to {
 			if err := f(from, to); err != nil {
