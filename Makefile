@@ -16,10 +16,11 @@ FUZZ_TIME     ?= 10s
 
 # What the tests drive or need, as Debian packages.
 TEST_PACKAGES_DEBIAN = postgresql docker.io podman skopeo buildah containerd runc \
-	iproute2 openssl ca-certificates procps slapd prometheus rsyslog rsyslog-openssl systemd-journal-remote
+	iproute2 openssl ca-certificates procps slapd prometheus rsyslog rsyslog-openssl systemd-journal-remote \
+	qemu-utils
 
 .DEFAULT_GOAL := help
-.PHONY: help build run run-deps tools test-deps test fmt vet staticcheck race check fuzz bench clean
+.PHONY: help build ova-tool run run-deps tools test-deps test fmt vet staticcheck race check fuzz bench clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +28,10 @@ help: ## say what there is
 build: ## compile bin/berth
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/berth ./services/cmd/berth
+
+ova-tool: ## compile bin/ova, which makes and checks OVAs
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/ova ./ova/cmd/ova
 
 run-deps:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || tests/apt.sh postgresql

@@ -52,7 +52,7 @@ func Sizes() []Size {
 	return []Size{
 		{"small", "Small", "2 CPUs, 4 GiB of memory: some dozens of users, a few clusters.", 2, 4 << 10},
 		{"medium", "Medium", "4 CPUs, 8 GiB of memory: hundreds of users, busy CI.", 4, 8 << 10},
-		{"large", "Large", "8 CPUs, 16 GiB of memory: a company's registry, replication and scanning.", 8, 16 << 10},
+		{"large", "Large", "8 CPUs, 16 GiB of memory: a company's registry, many clusters that pull at once.", 8, 16 << 10},
 	}
 }
 
