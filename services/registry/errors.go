@@ -84,6 +84,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if f.Hint != "" {
 		entry.Message += ": " + f.Hint
 	}
+	if id := r.Header.Get("X-Request-Id"); f.Kind == fault.Internal && id != "" {
+		entry.Message += " " + id // docker shows no headers, but it shows this
+	}
 	if missing, ok := errors.AsType[*artifact.MissingError](err); ok {
 		entry.Detail = missing.Digests
 	}

@@ -3,6 +3,7 @@
 package logs
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"berth/appliance/syslog"
 	"berth/services/segment"
@@ -236,4 +239,30 @@ func TestKilledLogService(t *testing.T) {
 	}
 	say(1000, 2000)
 	until(t, "all two thousand", func() bool { return count() == 2000 })
+}
+
+// When the fault is ours the client is told the request's id, also one that shows no headers, and nothing of the cause; the
+// id finds the cause.
+func TestFaultNamesItsRequest(t *testing.T) {
+	t.Parallel()
+	s := berthtest.Start(t, berthtest.Options{Args: settings(t, "logs: {listen: off}\n")})
+	registry := s.Registry(t, s.Admin(t))
+	registry.PushImage(t, "library/app", "1.0", berthtest.NewImage(1, 1000))
+	database, err := pgx.Connect(t.Context(), "host="+filepath.Join(s.Dir, "run", "postgres")+" user=berth dbname=berth")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer database.Close(context.Background())
+	if _, err := database.Exec(t.Context(), `ALTER TABLE tags RENAME TO somewhere_else`); err != nil {
+		t.Fatal(err)
+	}
+	reply := registry.Do(t, "GET", "/v2/library/app/manifests/1.0", nil)
+	id := reply.Header.Get("X-Request-Id")
+	if reply.StatusCode != http.StatusInternalServerError || !strings.Contains(string(reply.Data), id) || strings.Contains(string(reply.Data), "tags") {
+		t.Errorf("the answer is %s %s", reply.Status, reply.Data)
+	}
+	until(t, "the cause", func() bool {
+		said := berthtest.Run(t, "logs", "--data", s.Dir, "--request", id, "--level", "error", "-o", "json")
+		return strings.Contains(said.Stdout, `"component":"registry"`) && strings.Contains(said.Stdout, `relation \"tags\" does not exist`)
+	})
 }
