@@ -141,7 +141,9 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for _, p := range descriptor.Read(root).Properties {
-			p.Name()
+			if p.Name() == "" && p.Key != "" {
+				t.Errorf("%+v has no name", p)
+			}
 		}
 	})
 }

@@ -47,10 +47,17 @@ func (l *linter) hardware() {
 func (l *linter) transport(hw *descriptor.Node) {
 	list := strings.Fields(hw.Attr("ovf:transport"))
 	where := l.line(hw.Line)
+	var missing []string
 	for _, want := range strings.Fields(descriptor.Transport) {
 		if !slices.Contains(list, want) {
-			l.add("transport", where, "%s is not among %q", want, list)
+			missing = append(missing, want)
 		}
+	}
+	switch len(missing) {
+	case 1:
+		l.add("transport-one", where, "there is %q, and not %s", list, missing[0])
+	case 2:
+		l.add("transport", where, "there is none, or none that vSphere knows: %q", list)
 	}
 	cd := slices.ContainsFunc(l.doc.Items, func(i descriptor.Item) bool { return i.Type == descriptor.CDROM })
 	if slices.Contains(list, "iso") && !cd {

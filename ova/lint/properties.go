@@ -32,6 +32,9 @@ func (l *linter) properties() {
 		if err := checkType(p); err != nil {
 			l.add("property-type", where, "%s: %v", p.Name(), err)
 		}
+		if p.Type == "boolean" && (p.Value == "true" || p.Value == "false") {
+			l.add("property-boolean", where, "%s has the default %s", p.Name(), p.Value)
+		}
 		if strings.Contains(strings.ReplaceAll(p.Qualifiers, " ", ""), "MinLen(0)") {
 			l.add("property-minlen", where, "%s: %s", p.Name(), p.Qualifiers)
 		}
@@ -51,10 +54,10 @@ func (l *linter) secret(where string, p descriptor.Property) {
 }
 
 // types are those of DSP0243 1.1 table 6, and VMware's.
-var types = []string{"string", "boolean", "int", "uint8", "sint8", "uint16", "sint16", "uint32", "sint32", "uint64", "sint64", "real32", "real64", "password"}
+var types = []string{"string", "boolean", "int", "uint8", "sint8", "uint16", "sint16", "uint32", "sint32", "uint64", "sint64", "real32", "real64", "real", "password"}
 
 var (
-	qualifier = regexp.MustCompile(`^(MinLen|MaxLen|MinValue|MaxValue)\((-?\d+)\)$|^ValueMap\{("[^"]*"(,"[^"]*")*)\}$`)
+	qualifier = regexp.MustCompile(`^(MinLen|MaxLen|MinValue|MaxValue)\( *(-?[\d.]+) *\)$|^ValueMap\{ *((?:"[^"]*"|-?[\d.]+)(?: *, *(?:"[^"]*"|-?[\d.]+))*) *\}$|^(?:Ip|VimIp|Net|AutoIp|NetMask)(?:\([^)]*\))?$`)
 	splitter  = regexp.MustCompile(`(?:[^,{]|\{[^}]*\})+`)
 )
 
@@ -67,10 +70,10 @@ func checkType(p descriptor.Property) error {
 		return fmt.Errorf("the default has %d bytes", len(p.Value))
 	}
 	switch {
-	case kind == "boolean" && p.Value != "" && p.Value != "True" && p.Value != "False":
-		return fmt.Errorf("the default is %q", p.Value)
+	case kind == "boolean" && !slices.Contains([]string{"", "true", "false"}, strings.ToLower(p.Value)):
+		return fmt.Errorf("the default is %.20q", p.Value)
 	case strings.Contains(kind, "int") && p.Value != "":
-		if _, err := strconv.ParseInt(p.Value, 10, 64); err != nil {
+		if _, err := strconv.ParseInt(strings.TrimSpace(p.Value), 10, 64); err != nil {
 			return fmt.Errorf("the default %.20q is no number", p.Value)
 		}
 	}
@@ -83,10 +86,7 @@ func checkType(p descriptor.Property) error {
 }
 
 func checkQualifier(q, value string) error {
-	m := qualifier.FindStringSubmatch(strings.ReplaceAll(q, " ", ""))
-	if strings.HasPrefix(q, "ValueMap") {
-		m = qualifier.FindStringSubmatch(q)
-	}
+	m := qualifier.FindStringSubmatch(q)
 	if m == nil {
 		return fmt.Errorf("the qualifier %.60q is none", q)
 	}
@@ -95,11 +95,14 @@ func checkQualifier(q, value string) error {
 			return nil
 		}
 		for _, choice := range strings.Split(m[3], ",") {
-			if strings.Trim(choice, `"`) == value {
+			if strings.Trim(strings.TrimSpace(choice), `"`) == value {
 				return nil
 			}
 		}
 		return fmt.Errorf("the default %.20q is not among the choices", value)
+	}
+	if m[1] != "MinLen" && m[1] != "MaxLen" {
+		return nil // ranges of numbers, and VMware's own for addresses
 	}
 	n, err := strconv.ParseInt(m[2], 10, 64)
 	if err != nil || m[1] == "MaxLen" && (n > property.MaxLen || int64(len(value)) > n) || m[1] == "MinLen" && value != "" && int64(len(value)) < n {

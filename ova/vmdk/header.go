@@ -10,7 +10,8 @@
 //
 // The same input makes the same bytes, whatever the number of cores: no time, no
 // random id goes into a file. Reading trusts nothing: every offset and length is
-// checked, and memory is bounded by the number of workers, not by what a header says.
+// checked; what is held in memory is a few grains for each worker, and the directory, which
+// must be in the file and has 8 MiB for the largest disk of vSphere.
 package vmdk
 
 import (
@@ -38,6 +39,7 @@ const (
 	maxGrainSectors = 2048     // Open refuses larger ones: a grain is held in memory
 	maxCapacity     = 62 << 40 // bytes; the largest disk of vSphere
 	maxText         = 64 << 10 // bytes of the description
+	maxTables       = 4 << 20  // 62 TiB have 2 Mi in grains of 64 KiB
 )
 
 // The markers' types.
@@ -103,6 +105,9 @@ func decodeHeader(b []byte) (*header, error) {
 		return nil, broken("grains of %d sectors", h.GrainSize)
 	case h.TableEntries != tableGrains:
 		return nil, broken("tables of %d grains", h.TableEntries)
+	}
+	if n := h.tables(); n > maxTables {
+		return nil, broken("%d tables of grains", n)
 	}
 	return h, nil
 }

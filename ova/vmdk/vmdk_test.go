@@ -277,8 +277,8 @@ type failing struct{}
 
 func (failing) Write([]byte) (int, error) { return 0, errFull }
 
-// memory takes an extracted disk, up to a limit.
-type memory struct{ n int64 }
+// memory takes an extracted disk, and keeps nothing of it.
+type memory struct{}
 
 func (m *memory) WriteAt(b []byte, _ int64) (int, error) { return len(b), nil }
 
