@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -298,9 +299,9 @@ func TestPropertiesCommand(t *testing.T) {
 	if out, _ := run(t, 0, "properties"); out != property.Markdown() {
 		t.Error("not the table")
 	}
-	var list []map[string]any
+	var list []property.Property
 	out, _ := run(t, 0, "properties", "--json")
-	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != len(property.All()) {
-		t.Errorf("%d, %v", len(list), err)
+	if err := json.Unmarshal([]byte(out), &list); err != nil || !reflect.DeepEqual(list, property.All()) {
+		t.Errorf("%+v, %v", list, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"berth/appliance/fault"
 	"berth/ova/archive"
@@ -159,8 +160,23 @@ func fileOf(p *archive.Package, d *descriptor.Document, disk descriptor.Disk) (a
 	return archive.Entry{}, false
 }
 
-// Print writes the content for people.
+// Print writes the content for people. Control characters of a stranger's file do not
+// get to the terminal.
 func (c Content) Print(w io.Writer) error {
+	var b strings.Builder
+	if err := c.print(&b); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, strings.Map(func(r rune) rune {
+		if r != '\n' && !unicode.IsPrint(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, b.String()))
+	return err
+}
+
+func (c Content) print(w io.Writer) error {
 	signed := "not signed"
 	if c.Signed {
 		signed = "signed"

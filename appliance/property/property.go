@@ -31,17 +31,17 @@ const MaxLen = 65535
 
 // A Property is one field of the form.
 type Property struct {
-	Class       string   // ovf:class of its ProductSection
-	Key         string   // ovf:key: without "." and ":" (DSP0243 section 9.5.1)
-	Type        Type     //
-	Label       string   // the field's name in the form
-	Description string   // what to type, and what happens if nothing is typed
-	Default     string   // ovf:value; never a secret
-	Choices     []string // the only values, if there are any; the first is the default
-	Password    bool     // shown as dots, and write-only in vCenter's API
+	Class       string   `json:"class"`             // ovf:class of its ProductSection
+	Key         string   `json:"key"`               // ovf:key: without "." and ":" (DSP0243 section 9.5.1)
+	Type        Type     `json:"type"`              // what the form offers
+	Label       string   `json:"label"`             // the field's name in the form
+	Description string   `json:"description"`       // what to type, and what happens if nothing is typed
+	Default     string   `json:"default"`           // ovf:value; never a secret
+	Choices     []string `json:"choices,omitempty"` // the only values, if there are any; the first is the default
+	Password    bool     `json:"password"`          // shown as dots, and write-only in vCenter's API
 	// Unattended is true for what the first boot cannot do without: if it is
 	// missing, the wizard asks for it.
-	Unattended bool
+	Unattended bool `json:"unattended"`
 }
 
 // Name is how the property is called in the OVF environment: class.key.

@@ -43,8 +43,11 @@ var (
 
 // Size is a deployment option.
 type Size struct {
-	ID, Label, Description string
-	CPUs, MemoryMB         int
+	ID          string `json:"id"`
+	Label       string `json:"label"`
+	Description string `json:"description"`
+	CPUs        int    `json:"cpus"`
+	MemoryMB    int    `json:"memory_mb"`
 }
 
 // Sizes are the appliance's deployment options.

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"berth/ova/archive"
 	"berth/ova/descriptor"
@@ -84,8 +85,23 @@ func (l *linter) add(rule, where, format string, args ...any) {
 		panic("there is no rule " + rule)
 	}
 	if len(l.findings) < maxFindings {
-		l.findings = append(l.findings, Finding{r.ID, r.Severity, where, fmt.Sprintf(format, args...), r.Why, r.Do})
+		l.findings = append(l.findings, Finding{r.ID, r.Severity, printable(where), printable(fmt.Sprintf(format, args...)), r.Why, r.Do})
 	}
+}
+
+// printable keeps what a stranger's file says from steering the reader's terminal, or
+// from filling it.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+	if len(s) > 600 {
+		s = strings.ToValidUTF8(s[:600], "") + "…"
+	}
+	return s
 }
 
 // line is a place in the descriptor.

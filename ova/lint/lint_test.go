@@ -258,6 +258,25 @@ func TestQualifiers(t *testing.T) {
 	}
 }
 
+// A stranger's file does not steer the terminal of whoever checks it.
+func TestPrintable(t *testing.T) {
+	good, _ := goodOVA(t)
+	p := &pack{t: t, files: takeApart(t, good)}
+	p.files = append(p.files, &file{name: "\x1b[2Jgone", content: []byte("x")})
+	p.ovf(`ovf:key="timezone"`, `ovf:key="time&#10;&#x202e;zone.`+strings.Repeat("x", 5000)+`"`)
+	path := filepath.Join(t.TempDir(), "berth.ova")
+	p.write(path, nil, nil)
+	findings, err := lint.Check(t.Context(), path, time.Now())
+	if err != nil || len(findings) < 4 {
+		t.Fatalf("%v %+v", err, findings)
+	}
+	for _, f := range findings {
+		if strings.ContainsAny(f.Where+f.What, "\x1b\n\u202e") || len(f.What) > 1000 || len(f.Where) > 1000 {
+			t.Errorf("%q %q", f.Where, f.What)
+		}
+	}
+}
+
 // A descriptor with its files beside it is checked as an OVA is, but for the tar.
 func TestFolder(t *testing.T) {
 	good, _ := goodOVA(t)

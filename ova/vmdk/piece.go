@@ -157,6 +157,9 @@ func extents(raw io.ReaderAt, size int64, f func(from, to int64) error) error {
 		if err != nil || from < 0 {
 			return err
 		}
+		if from < at || to <= from {
+			return fmt.Errorf("a disk with data from %d to %d, asked at %d", from, to, at)
+		}
 		from = max(at, from/grainBytes*grainBytes)
 		to = min(to, size)
 		to = min((to+grainBytes-1)/grainBytes*grainBytes, size)
