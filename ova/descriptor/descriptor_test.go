@@ -74,7 +74,7 @@ func TestRead(t *testing.T) {
 // Prefixes are the author's choice; the namespaces count.
 func TestOtherPrefixes(t *testing.T) {
 	root, err := descriptor.Parse([]byte(`<o:Envelope xmlns:o="http://schemas.dmtf.org/ovf/envelope/1" xmlns:r="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData">
-<o:References><o:File o:id="a" o:href="a.vmdk" o:size="7"/></o:References><o:DiskSection><o:Disk o:diskId="d" o:fileRef="a" o:capacity="20" o:capacityAllocationUnits="byte * 2^30"/></o:DiskSection>
+<o:References><o:File o:id="a" href="a.vmdk" size="7"/></o:References><o:DiskSection><o:Disk o:diskId="d" o:fileRef="a" o:capacity="20" o:capacityAllocationUnits="byte * 2^30"/></o:DiskSection>
 <o:VirtualSystem o:id="v"><o:VirtualHardwareSection><o:Item o:configuration="x y"><r:InstanceID>4</r:InstanceID><r:ResourceType>17</r:ResourceType></o:Item></o:VirtualHardwareSection></o:VirtualSystem></o:Envelope>`))
 	if err != nil {
 		t.Fatal(err)

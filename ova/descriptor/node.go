@@ -44,7 +44,7 @@ type Node struct {
 	Line     int // where Parse found it; 1 is the first
 }
 
-// An Attr is an attribute; OVF's own have the prefix ovf.
+// An Attr is an attribute; OVF's own, and those without a prefix, have the prefix ovf.
 type Attr struct{ Name, Value string }
 
 // Attr gives an attribute's value, "" if it is not there.
@@ -208,8 +208,8 @@ func prefixed(n xml.Name, attr bool) string {
 	case nsXSI:
 		return "xsi:" + n.Local
 	case "":
-		if attr {
-			return n.Local
+		if attr { // the schema wants a prefix; VMware's own descriptors do without, too
+			return "ovf:" + n.Local
 		}
 	}
 	return "{" + n.Space + "}" + n.Local

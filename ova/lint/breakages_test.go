@@ -86,6 +86,7 @@ var breakages = []struct {
 		p.ovf("<rasd:Address>0</rasd:Address>\n", "<rasd:Weight>1</rasd:Weight><rasd:Address>0</rasd:Address>\n")
 	}},
 	{"schema", "", func(p *pack) { p.ovf(`<System>`, `<Nonsense/><System>`) }},
+	{"schema", "", func(p *pack) { p.ovf(`<System>`, `<vmw:Config vmw:key="firmware" vmw:value="efi"/><System>`) }},
 	{"schema", "", func(p *pack) { // OVF 2.0
 		f := p.file("berth.ovf")
 		f.content = bytes.ReplaceAll(f.content, []byte("ovf/envelope/1"), []byte("ovf/envelope/2"))
@@ -129,7 +130,7 @@ var breakages = []struct {
 	{"hardware-version", "", func(p *pack) { p.ovf("vmx-17", "vmx-10") }},
 	{"hardware-version", "", func(p *pack) { p.ovf("vmx-17", "virtualbox-2.2") }},
 	{"hardware-old-new", "", func(p *pack) { p.ovf("vmx-17", "vmx-19") }},
-	{"resource-type", "parent", func(p *pack) {
+	{"resource-type", "controller", func(p *pack) {
 		p.ovf("<rasd:ResourceType>6</rasd:ResourceType>", "<rasd:ResourceType>20</rasd:ResourceType>")
 	}},
 	{"item-id", "", func(p *pack) { p.ovf("<rasd:InstanceID>6</rasd:InstanceID>", "<rasd:InstanceID>7</rasd:InstanceID>") }},
@@ -175,13 +176,14 @@ var breakages = []struct {
 	{"property-text", "", func(p *pack) { p.ovf(`ovf:userConfigurable="true"`, "") }},
 	{"property-ip0", "property-table", func(p *pack) { p.ovf(`ovf:key="ip4"`, `ovf:key="ip0"`) }},
 	{"property-table", "", func(p *pack) { p.ovf(`ovf:key="ip4"`, `ovf:key="address4"`) }},
-	{"deployment", "", func(p *pack) { p.ovf(` ovf:default="true"`, "") }},
+	{"deployment-default", "", func(p *pack) { p.ovf(` ovf:default="true"`, "") }},
 	{"deployment", "", func(p *pack) {
 		p.ovf(`<Configuration ovf:id="medium"`, `<Configuration ovf:id="medium" ovf:default="true"`)
 	}},
 	{"deployment", "", func(p *pack) { p.ovf(`<Item ovf:configuration="large"`, `<Item ovf:configuration="huge"`) }},
 	{"deployment", "", func(p *pack) { p.ovf(`<rasd:VirtualQuantity>2<`, `<rasd:VirtualQuantity>two<`) }},
 	{"deployment-list", "deployment item-id", func(p *pack) { p.ovf(`<Item ovf:configuration="small"`, `<Item ovf:configuration="small medium"`) }},
+	{"deployment-list", "", func(p *pack) { p.ovf(`<Item ovf:configuration="small"`, `<Item`) }},
 	{"app-url", "", func(p *pack) {
 		p.ovf("</FullVersion>", "</FullVersion><AppUrl>https://${network.ip0}/</AppUrl>")
 	}},

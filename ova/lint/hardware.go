@@ -14,15 +14,7 @@ func (l *linter) hardware() {
 	if hw == nil {
 		return // schema has said so
 	}
-	system := hw.Child("System")
-	version, isVMX := strings.CutPrefix(system.Value("vssd:VirtualSystemType"), "vmx-")
-	n, err := strconv.Atoi(version)
-	switch where := l.line(hw.Line); {
-	case !isVMX || err != nil || n <= 10 || n >= 20:
-		l.add("hardware-version", where, "it is %q", system.Value("vssd:VirtualSystemType"))
-	case n < 13 || n > 17:
-		l.add("hardware-old-new", where, "it is vmx-%d", n)
-	}
+	l.version(hw)
 	l.transport(hw)
 	efi, secure := false, false
 	for _, c := range hw.All("vmw:Config") {
@@ -41,6 +33,27 @@ func (l *linter) hardware() {
 	}
 	for _, c := range hw.All("vmw:ExtraConfig") {
 		l.add("extra-config", l.line(c.Line), "it sets %s", c.Attr("vmw:key"))
+	}
+}
+
+// version looks at the hardware's versions: usually one, perhaps some, of which a host
+// takes one that it knows.
+func (l *linter) version(hw *descriptor.Node) {
+	text := hw.Child("System").Value("vssd:VirtualSystemType")
+	taken, good := false, false
+	for _, v := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' }) {
+		number, isVMX := strings.CutPrefix(v, "vmx-")
+		n, err := strconv.Atoi(number)
+		if isVMX && err == nil {
+			taken = taken || n > 10 && n < 20
+			good = good || n >= 13 && n <= 17
+		}
+	}
+	switch {
+	case !taken:
+		l.add("hardware-version", l.line(hw.Line), "it is %q", text)
+	case !good:
+		l.add("hardware-old-new", l.line(hw.Line), "it is %q", text)
 	}
 }
 
@@ -83,16 +96,15 @@ func (l *linter) devices() {
 	}
 	for _, option := range options {
 		byID, places := map[string]descriptor.Item{}, map[string]bool{}
-		var items []descriptor.Item
-		for _, i := range l.doc.Items {
-			if option != "" && !i.In(option) {
-				continue
-			}
-			if _, twice := byID[i.ID]; twice || i.ID == "" {
+		items := l.itemsOf(option, func(i descriptor.Item, how string) {
+			if how == replaces {
+				once("deployment-list", i, "%s replaces the item of all options with its InstanceID", i)
+			} else {
 				once("item-id", i, "%s: the InstanceID %q is empty, or there twice", i, i.ID)
 			}
+		})
+		for _, i := range items {
 			byID[i.ID] = i
-			items = append(items, i)
 		}
 		for _, i := range items {
 			l.device(i, byID, places, func(rule, format string, args ...any) { once(rule, i, format, args...) })
@@ -100,9 +112,47 @@ func (l *linter) devices() {
 	}
 }
 
+// How an item meets another one with its InstanceID.
+const (
+	replaces = "replaces" // an item of one option takes the place of one of all options
+	collides = "collides"
+)
+
+// itemsOf gives what a VM of a deployment option gets, and tells of items that meet.
+func (l *linter) itemsOf(option string, met func(i descriptor.Item, how string)) []descriptor.Item {
+	var items []descriptor.Item
+	at := map[string]int{}
+	for _, i := range l.doc.Items {
+		if option != "" && !i.In(option) {
+			continue
+		}
+		k, twice := at[i.ID]
+		switch {
+		case !twice && i.ID != "":
+		case twice && len(i.Configurations) > 0 && len(items[k].Configurations) == 0:
+			met(i, replaces)
+			items[k] = i
+			continue
+		case twice && len(i.Configurations) == 0 && len(items[k].Configurations) > 0:
+			met(items[k], replaces)
+			continue
+		default:
+			met(i, collides)
+		}
+		at[i.ID] = len(items)
+		items = append(items, i)
+	}
+	return items
+}
+
 // known are the resource types that vSphere and its simulator import: VMCI, floppy,
 // USB and video beside those that have names in package descriptor.
 var known = []int{1, descriptor.CPU, descriptor.Memory, descriptor.IDE, descriptor.SCSI, descriptor.Ethernet, 14, descriptor.CDROM, descriptor.HardDisk, 23, 24}
+
+func decimal(n int64) string { return strconv.FormatInt(n, 10) }
+
+// sata is the type of SATA and other controllers, which is a finding by itself.
+const sata = 20
 
 var digits = regexp.MustCompile(`\d+`)
 
@@ -115,7 +165,7 @@ func (l *linter) device(i descriptor.Item, byID map[string]descriptor.Item, plac
 	case descriptor.CPU, descriptor.Memory:
 		if i.Quantity <= 0 {
 			add("deployment", "%s: the quantity is %q", i, i.Node.Value("rasd:VirtualQuantity"))
-		} else if n := digits.FindString(i.Name); n != "" && n != strconv.FormatInt(i.Quantity, 10) {
+		} else if n := digits.FindString(i.Name); n != "" && n != decimal(i.Quantity) && (i.Type == descriptor.CPU || n != decimal(i.Quantity>>10)) {
 			add("element-name", "the name is %q, and the quantity %d", i.Name, i.Quantity)
 		}
 	case descriptor.SCSI:
@@ -132,7 +182,7 @@ func (l *linter) device(i descriptor.Item, byID map[string]descriptor.Item, plac
 	case descriptor.CDROM, descriptor.HardDisk:
 		parent, ok := byID[i.Parent]
 		switch {
-		case !ok || parent.Type != descriptor.IDE && parent.Type != descriptor.SCSI:
+		case !ok || !slices.Contains([]int{descriptor.IDE, descriptor.SCSI, sata}, parent.Type):
 			add("parent", "%s has the parent %q, which is no controller", i, i.Parent)
 			return
 		case i.Type == descriptor.CDROM && parent.Type != descriptor.IDE:

@@ -57,7 +57,7 @@ func (l *linter) secret(where string, p descriptor.Property) {
 var types = []string{"string", "boolean", "int", "uint8", "sint8", "uint16", "sint16", "uint32", "sint32", "uint64", "sint64", "real32", "real64", "real", "password"}
 
 var (
-	qualifier = regexp.MustCompile(`^(MinLen|MaxLen|MinValue|MaxValue)\( *(-?[\d.]+) *\)$|^ValueMap\{ *((?:"[^"]*"|-?[\d.]+)(?: *, *(?:"[^"]*"|-?[\d.]+))*) *\}$|^(?:Ip|VimIp|Net|AutoIp|NetMask)(?:\([^)]*\))?$`)
+	qualifier = regexp.MustCompile(`^(MinLen|MaxLen|MinValue|MaxValue)\( *(-?[\d.]+) *\)$|^ValueMap\{ *((?:"[^"]*"|-?[\d.]+)(?: *, *(?:"[^"]*"|-?[\d.]+))*) *\}$|^(?:Ip|VimIp|Net|AutoIp|Netmask|Gateway|Dns)(?:\([^)]*\))?$`)
 	splitter  = regexp.MustCompile(`(?:[^,{]|\{[^}]*\})+`)
 )
 
@@ -149,8 +149,11 @@ func (l *linter) deployment() {
 			defaults++
 		}
 	}
-	if len(ids) > 0 && defaults != 1 {
+	switch {
+	case defaults > 1:
 		l.add("deployment", l.ovf, "%d of %d options are the default", defaults, len(ids))
+	case defaults == 0 && len(ids) > 0:
+		l.add("deployment-default", l.ovf, "none of %d options is the default", len(ids))
 	}
 	for _, i := range l.doc.Items {
 		for _, c := range i.Configurations {
@@ -168,10 +171,7 @@ func (l *linter) deployment() {
 	}
 	for _, c := range options {
 		cpus, memory := 0, 0
-		for _, i := range l.doc.Items {
-			if c.ID != "" && !i.In(c.ID) {
-				continue
-			}
+		for _, i := range l.itemsOf(c.ID, func(descriptor.Item, string) {}) {
 			switch i.Type {
 			case descriptor.CPU:
 				cpus++

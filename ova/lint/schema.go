@@ -31,7 +31,7 @@ var shapes = map[string]shape{
 	"Configuration":           {order: []string{"Label", "Description"}, need: []string{"Label", "Description"}, attrs: []string{"ovf:id"}},
 	"VirtualSystem":           {order: []string{"Info", "Name", sections}, need: []string{"Info", "VirtualHardwareSection"}, attrs: []string{"ovf:id"}},
 	"OperatingSystemSection":  {order: []string{"Info", "Description"}, need: []string{"Info"}, attrs: []string{"ovf:id"}},
-	"VirtualHardwareSection":  {order: []string{"Info", "System", "Item", "StorageItem EthernetPortItem"}, need: []string{"Info", "System"}},
+	"VirtualHardwareSection":  {order: []string{"Info", "System", "Item"}, need: []string{"Info", "System"}},
 	"ProductSection": {order: []string{"Info", "Product", "Vendor", "Version", "FullVersion", "ProductUrl", "VendorUrl", "AppUrl", "Icon", "Category Property"},
 		need: []string{"Info"}},
 	"Property":          {order: []string{"Label", "Description", "Value"}, attrs: []string{"ovf:key", "ovf:type"}},
@@ -97,16 +97,17 @@ func (l *linter) element(n *descriptor.Node) {
 	}
 	last, before := 0, ""
 	for _, c := range n.Children {
-		if s.order != nil && !strings.HasPrefix(c.Name, "vmw:") && !foreign(c.Name) {
-			at := slices.IndexFunc(s.order, func(group string) bool { return holds(group, c.Name) })
-			switch {
-			case at < 0:
-				l.add("schema", l.line(c.Line), "%s may not have %s", n.Name, c.Name)
-			case at < last:
-				l.add("schema", l.line(c.Line), "%s must come before %s", c.Name, before)
-			default:
-				last, before = at, c.Name
-			}
+		extension := strings.HasPrefix(c.Name, "vmw:") || foreign(c.Name)
+		switch at := slices.IndexFunc(s.order, func(group string) bool { return holds(group, c.Name) }); {
+		case s.order == nil || extension && strings.HasSuffix(c.Name, "Section"):
+		case extension: // xs:any, the last of every sequence
+			last, before = len(s.order), c.Name
+		case at < 0:
+			l.add("schema", l.line(c.Line), "%s may not have %s", n.Name, c.Name)
+		case at < last:
+			l.add("schema", l.line(c.Line), "%s must come before %s", c.Name, before)
+		default:
+			last, before = at, c.Name
 		}
 		l.element(c)
 	}
