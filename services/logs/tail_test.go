@@ -121,7 +121,7 @@ func TestTailsAreBounded(t *testing.T) {
 func TestTailOfSomebodyWhoNeverReads(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	socket := serveAPI(t, APIOptions{Store: s, Patience: 200 * time.Millisecond})
+	socket := serveAPI(t, APIOptions{Store: s, Patience: 2 * time.Second})
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +140,7 @@ func TestTailOfSomebodyWhoNeverReads(t *testing.T) {
 	}
 	// It was cut off when it could not be written to: what is on the way ends.
 	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
-	time.Sleep(300 * time.Millisecond) // the client's own sleep: longer than the patience
+	time.Sleep(2500 * time.Millisecond) // the client's own sleep: longer than the patience
 	n := 0
 	buf := make([]byte, 64<<10)
 	for {
