@@ -69,8 +69,7 @@ func (a *app) logsCommand() *cobra.Command {
 		must(c.Flags().MarkHidden(name)) // they are for others of these commands
 	}
 	must(c.RegisterFlagCompletionFunc("component", a.completeComponents))
-	i := slices.IndexFunc(services(), func(s service) bool { return s.name == "logs" })
-	serve := a.serviceCommand("serve", services()[i])
+	serve := a.serviceCommand("serve", logService())
 	serve.GroupID = ""
 	c.AddCommand(serve, a.collectorsCommand(), a.testCollectorCommand())
 	return c

@@ -49,8 +49,13 @@ func services() []service {
 		{"token", "Serve the token service, the only one that can read the signing keys", runToken, "/service/token"},
 		{"core", "Serve Harbor's REST API", runCore, "/api/v2.0/ping"},
 		{"jobs", "Run background jobs: audit trail, garbage collection, verification", runJobs, ""},
-		{"logs", "Collect, keep and forward log messages", runLogs, "/v1/stats"},
 	}
+}
+
+// logService needs no database, and outlives the others where they share a
+// process: `berth up` starts it by itself.
+func logService() service {
+	return service{"logs", "Collect, keep and forward log messages", runLogs, "/v1/stats"}
 }
 
 // serviceCommands are `berth registry`, `berth token` and so on: what a systemd
@@ -58,9 +63,7 @@ func services() []service {
 func (a *app) serviceCommands() []*cobra.Command {
 	var list []*cobra.Command
 	for _, svc := range services() {
-		if svc.name != "logs" {
-			list = append(list, a.serviceCommand(svc.name, svc))
-		}
+		list = append(list, a.serviceCommand(svc.name, svc))
 	}
 	return list
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -133,7 +132,7 @@ func (a *app) upServices(ctx context.Context, p *process, password secret.Text, 
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	list := slices.DeleteFunc(services(), func(s service) bool { return s.name == "logs" }) // it runs already
+	list := services()
 	up := make(chan string, len(list))
 	for _, svc := range list {
 		g.Go(func() error {

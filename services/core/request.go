@@ -37,11 +37,12 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request) {
 		id = uuid.NewString()
 	}
 	w.Header().Set("X-Request-Id", id)
-	about := &logger.Request{ID: id}
-	if before := logger.RequestOf(r.Context()); before != nil {
-		about.TraceID = before.TraceID
+	about := logger.RequestOf(r.Context())
+	if about == nil { // not served by a socket of ours
+		about = &logger.Request{}
+		r = r.WithContext(logger.WithRequest(r.Context(), about))
 	}
-	r = r.WithContext(logger.WithRequest(r.Context(), about))
+	about.ID = id
 	source := sourceOf(r)
 	tidy(r)
 	if guarded(r) {

@@ -77,7 +77,7 @@ func (in *intake) accept(ctx context.Context, l net.Listener, via string) error 
 				return err
 			}
 			in.log.Warn("cannot accept a connection", "err", err) // out of descriptors, say
-			pause(ctx, time.Second)
+			_ = sleep(ctx, time.Second)
 			continue
 		}
 		select {
@@ -137,7 +137,7 @@ func (in *intake) datagrams(ctx context.Context, c net.PacketConn) error {
 			if errors.Is(err, net.ErrClosed) {
 				return err
 			}
-			pause(ctx, 100*time.Millisecond)
+			_ = sleep(ctx, 100*time.Millisecond)
 			continue
 		}
 		in.take(&m, strings.TrimRight(text(buf[:n]), "\r\n\x00"), false, "udp")
@@ -205,15 +205,5 @@ func (in *intake) report(ctx context.Context, interval time.Duration) error {
 func (in *intake) tellDropped() {
 	for component, n := range in.limits.dropped() {
 		in.log.Warn("messages of a component were dropped, for it sends too many", "of", component, "dropped", n, "limit", in.limits.rate)
-	}
-}
-
-// pause waits, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
 	}
 }

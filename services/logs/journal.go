@@ -78,7 +78,7 @@ func (j *journal) run(ctx context.Context) error {
 		} else {
 			j.log.Error("cannot follow the journal", "err", err)
 		}
-		pause(ctx, journalPause)
+		_ = sleep(ctx, journalPause)
 	}
 }
 

@@ -182,6 +182,7 @@ func (t *tailing) flush() error {
 	return err
 }
 
+// sleep waits; an error means that ctx ended before.
 func sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

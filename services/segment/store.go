@@ -127,7 +127,7 @@ type Store struct {
 	io     sync.Mutex // guards files
 	files  files
 
-	appended, dropped, cut, ruined, lost, syncErrors, writeErrors, bytes atomic.Int64
+	appended, dropped, cut, ruined, syncErrors, writeErrors, bytes atomic.Int64
 	toldOfRuin                                                           atomic.Bool
 }
 
