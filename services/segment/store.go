@@ -128,7 +128,7 @@ type Store struct {
 	files  files
 
 	appended, dropped, cut, ruined, syncErrors, writeErrors, bytes atomic.Int64
-	toldOfRuin                                                           atomic.Bool
+	toldOfRuin                                                     atomic.Bool
 }
 
 // Stats are figures of a store.
