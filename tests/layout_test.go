@@ -247,13 +247,20 @@ func TestSettingsAreDocumented(t *testing.T) {
 		{"admin.md", "`%s`", reflect.TypeFor[setting.Settings]()},
 		{"operations.md", " %s: ", reflect.TypeFor[setting.Logs]()},
 		{"operations.md", " %s: ", reflect.TypeFor[setting.Forward]()},
+		{"admin-guide.md", "`network.%s`", reflect.TypeFor[setting.Network]()},
+		{"admin-guide.md", "`time.%s`", reflect.TypeFor[setting.Time]()},
+		{"admin-guide.md", "`ssh.%s`", reflect.TypeFor[setting.SSH]()},
+		{"admin-guide.md", "`firewall.%s`", reflect.TypeFor[setting.Firewall]()},
+		{"admin-guide.md", "`proxy.%s`", reflect.TypeFor[setting.Proxy]()},
+		{"admin-guide.md", "`vcenter.%s`", reflect.TypeFor[setting.VCenter]()},
+		{"admin-guide.md", "`disks.%s`", reflect.TypeFor[setting.Disks]()},
 	} {
 		guide, err := os.ReadFile(filepath.Join(moduleRoot(t), "docs", c.guide))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i := range c.fields.NumField() {
-			name := c.fields.Field(i).Tag.Get("yaml")
+			name, _, _ := strings.Cut(c.fields.Field(i).Tag.Get("yaml"), ",")
 			text := strings.ReplaceAll(string(guide), ":\n", ": \n") // of a list
 			if name == "" || !strings.Contains(text, fmt.Sprintf(c.form, name)) {
 				t.Errorf("docs/%s does not name the setting %s (field %s of %s)", c.guide, name, c.fields.Field(i).Name, c.fields)

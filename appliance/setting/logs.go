@@ -15,53 +15,53 @@ import (
 // Logs are the settings of the log service.
 type Logs struct {
 	// Off leaves the log service out: lines go to standard error alone.
-	Off bool `yaml:"off"`
+	Off bool `yaml:"off,omitempty"`
 	// Dir is where messages are kept. Empty: logs below Data.
-	Dir string `yaml:"dir"`
+	Dir string `yaml:"dir,omitempty"`
 	// SizeMB is how many MiB they may take on the disk; 0 means 2048.
-	SizeMB int `yaml:"size_mb"`
+	SizeMB int `yaml:"size_mb,omitempty"`
 	// Days is how long they are kept; 0 means 30.
-	Days int `yaml:"days"`
+	Days int `yaml:"days,omitempty"`
 	// Listen is the loopback address for syslog by UDP and TCP, host:port.
 	// Empty: 127.0.0.1:1514, and if another program has that port only a warning.
 	// "off": the unix socket alone.
-	Listen string `yaml:"listen"`
+	Listen string `yaml:"listen,omitempty"`
 	// Rate is how many messages a second one component may send for long; 0 means
 	// 10,000. What is more is counted and dropped.
-	Rate int `yaml:"rate"`
+	Rate int `yaml:"rate,omitempty"`
 	// Journal is whether systemd's journal is followed: auto (where this machine
 	// has one and Berth runs as a unit of it), on or off. Empty means auto.
-	Journal string `yaml:"journal"`
+	Journal string `yaml:"journal,omitempty"`
 	// Forward are the collectors that get a copy.
-	Forward []Forward `yaml:"forward"`
+	Forward []Forward `yaml:"forward,omitempty"`
 }
 
 // Forward is a collector of log messages.
 type Forward struct {
 	// Name is how it is called in messages and metrics: letters, digits, "-" and "_".
-	Name string `yaml:"name"`
+	Name string `yaml:"name,omitempty"`
 	// To is udp://host:port, tcp://host:port or tls://host:port. Without a port:
 	// 514, 601, 6514.
-	To string `yaml:"to"`
+	To string `yaml:"to,omitempty"`
 	// Format is rfc5424 or json; empty means rfc5424.
-	Format string `yaml:"format"`
+	Format string `yaml:"format,omitempty"`
 	// Level is the least severe that is sent: debug, info, notice, warning, error …;
 	// empty means everything.
-	Level string `yaml:"level"`
+	Level string `yaml:"level,omitempty"`
 	// Components are sent, and no others; empty means all.
-	Components []string `yaml:"components"`
+	Components []string `yaml:"components,omitempty"`
 	// Without are components that are not sent.
-	Without []string `yaml:"without"`
+	Without []string `yaml:"without,omitempty"`
 	// CA is a PEM file of authorities to trust instead of the system's.
-	CA string `yaml:"ca"`
+	CA string `yaml:"ca,omitempty"`
 	// Certificate and PrivateKey are PEM files by which Berth shows who it is.
-	Certificate string `yaml:"certificate"`
-	PrivateKey  string `yaml:"private_key"`
+	Certificate string `yaml:"certificate,omitempty"`
+	PrivateKey  string `yaml:"private_key,omitempty"`
 	// ServerName is the name in the collector's certificate, if it is not To's.
-	ServerName string `yaml:"server_name"`
+	ServerName string `yaml:"server_name,omitempty"`
 	// QueueMB is how many MiB of messages may wait while the collector is away,
 	// before compression; 0 means 1024. Then the oldest are dropped, and counted.
-	QueueMB int `yaml:"queue_mb"`
+	QueueMB int `yaml:"queue_mb,omitempty"`
 }
 
 // Levels are the names of severities, the worst first (RFC 5424 section 6.2.1).

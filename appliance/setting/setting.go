@@ -36,59 +36,77 @@ type Settings struct {
 	Data string `yaml:"data"`
 	// Run is the directory of the unix sockets. Empty: run below Data, or a
 	// short path in /tmp where that is too long for a socket.
-	Run string `yaml:"run"`
+	Run string `yaml:"run,omitempty"`
 	// HTTPS is the address of the front door, host:port.
 	HTTPS string `yaml:"https"`
 	// HTTP is an address without TLS, host:port; empty: none.
-	HTTP string `yaml:"http"`
+	HTTP string `yaml:"http,omitempty"`
 	// RedirectHTTP makes HTTP answer with a redirect to HTTPS instead of serving.
-	RedirectHTTP bool `yaml:"redirect_http"`
+	RedirectHTTP bool `yaml:"redirect_http,omitempty"`
 	// Hostnames are more names and addresses for the certificate, beside this
 	// machine's. The first is the one that users are told.
-	Hostnames []string `yaml:"hostnames"`
+	Hostnames []string `yaml:"hostnames,omitempty"`
 	// Certificate and PrivateKey are PEM files to use instead of Berth's own CA.
-	Certificate string `yaml:"certificate"`
-	PrivateKey  string `yaml:"private_key"`
+	Certificate string `yaml:"certificate,omitempty"`
+	PrivateKey  string `yaml:"private_key,omitempty"`
 	// Database is a PostgreSQL URL or key=value string. Empty: `berth up` runs a
 	// private cluster in Data. Put a password into a passfile, not here.
-	Database string `yaml:"database"`
+	Database string `yaml:"database,omitempty"`
 	// Storage is where blobs are: a directory (empty: storage below Data), or
 	// s3://BUCKET[/PREFIX]?settings=FILE, where FILE has what else the S3 driver
 	// needs (see docs/admin.md) and defaults to s3.yaml below Data.
-	Storage string `yaml:"storage"`
+	Storage string `yaml:"storage,omitempty"`
 	// TrashDays is how long deleted tags and artifacts can be restored; 0 means
 	// 7, and -1 turns the recycle bin off.
-	TrashDays int `yaml:"trash_days"`
+	TrashDays int `yaml:"trash_days,omitempty"`
 	// GraceHours is how long a blob that nothing refers to is kept for pushes
 	// that are under way; 0 means 24.
-	GraceHours int `yaml:"grace_hours"`
+	GraceHours int `yaml:"grace_hours,omitempty"`
 	// SparseIndexes accepts image indexes of which some manifests are missing.
-	SparseIndexes bool `yaml:"sparse_indexes"`
+	SparseIndexes bool `yaml:"sparse_indexes,omitempty"`
 	// MaxConnections limits clients at the front door; 0 means 20,000.
-	MaxConnections int `yaml:"max_connections"`
+	MaxConnections int `yaml:"max_connections,omitempty"`
 	// TrustedProxies are the networks whose X-Forwarded-For is believed.
-	TrustedProxies []string `yaml:"trusted_proxies"`
+	TrustedProxies []string `yaml:"trusted_proxies,omitempty"`
 	// AuditChain links the entries of the audit trail by keyed hashes, so that
 	// changes by hand show. All nodes that share a database say the same.
-	AuditChain bool `yaml:"audit_chain"`
+	AuditChain bool `yaml:"audit_chain,omitempty"`
 	// AllowTargets are networks that webhooks, replications and directories may
 	// connect to although they are this machine's own, or the local link's.
-	AllowTargets []string `yaml:"allow_targets"`
+	AllowTargets []string `yaml:"allow_targets,omitempty"`
 	// LogLevel is debug, info, warn or error; empty means info.
-	LogLevel string `yaml:"log_level"`
+	LogLevel string `yaml:"log_level,omitempty"`
 	// AccessLog is a file for the front door's access log, beside the log service;
 	// empty: the log service alone, "-": standard error, "off": none at all.
-	AccessLog string `yaml:"access_log"`
+	AccessLog string `yaml:"access_log,omitempty"`
 	// Logs say how the log service keeps and forwards messages.
-	Logs Logs `yaml:"logs"`
+	Logs Logs `yaml:"logs,omitempty"`
 	// Metrics is the loopback address, host:port, where Prometheus finds the
 	// metrics; services that run as processes of their own take the ports after
 	// it, in the order of MetricsPorts. Empty: 127.0.0.1:9180, and if another
 	// program has that port only a warning. "off": none.
-	Metrics string `yaml:"metrics"`
+	Metrics string `yaml:"metrics,omitempty"`
 	// Traces is where spans go by OTLP over HTTP: http(s)://host:port. Empty: there
 	// are none.
-	Traces string `yaml:"traces"`
+	Traces string `yaml:"traces,omitempty"`
+
+	// What follows is the machine's, and the agent's to apply: `berth up` and the
+	// services leave it alone.
+
+	// Network is how the machine is reached and reaches others.
+	Network Network `yaml:"network,omitempty"`
+	// Time is the time zone, and where the time comes from.
+	Time Time `yaml:"time,omitempty"`
+	// SSH is whether sshd runs.
+	SSH SSH `yaml:"ssh,omitempty"`
+	// Firewall says from where the open ports are reached.
+	Firewall Firewall `yaml:"firewall,omitempty"`
+	// Proxy is for outgoing connections.
+	Proxy Proxy `yaml:"proxy,omitempty"`
+	// VCenter is the vCenter Server that the appliance reports to.
+	VCenter VCenter `yaml:"vcenter,omitempty"`
+	// Disks are the limits of their use.
+	Disks Disks `yaml:"disks,omitempty"`
 }
 
 // Default are the settings of `berth up` before its flags.
@@ -164,6 +182,7 @@ func (s *Settings) Check() error {
 	}
 	s.checkRest(add)
 	s.Logs.check(add)
+	s.checkMachine(add)
 	if err := checkLoopback(s.Metrics); err != nil {
 		add("metrics", "%v", err)
 	}
