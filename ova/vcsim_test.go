@@ -33,7 +33,7 @@ func hostile() map[string]string {
 		"network.ip4":                   "192.0.2.10/24",
 		"network.ip6":                   "2001:db8::10/64",
 		"appliance.root_password":       "& < > \" ' $HOME `id` % \\ ; | ü 漢 🚢",
-		"appliance.admin_password":      "  spaces at both ends  ",
+		"appliance.console_password":    "  spaces at both ends  ",
 		"appliance.ssh_enabled":         "True",
 		"appliance.ssh_authorized_keys": "ssh-ed25519 AAAA a@b\nssh-ed25519 BBBB c@d\n",
 		"registry.admin_password":       "</Property><Property ovf:key=\"x\"/>",

@@ -29,7 +29,9 @@ const (
 // MaxLen is the length in bytes of the longest value that vCenter stores.
 const MaxLen = 65535
 
-// A Property is one field of the form.
+// A Property is one field of the form. Its key is unique without the class, too:
+// Terraform's provider for vSphere knows no other name. That provider also gives every
+// property that nobody has set, and that has no default, the value of one space.
 type Property struct {
 	Class       string   `json:"class"`             // ovf:class of its ProductSection
 	Key         string   `json:"key"`               // ovf:key: without "." and ":" (DSP0243 section 9.5.1)

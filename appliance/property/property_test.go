@@ -98,3 +98,14 @@ func TestDocument(t *testing.T) {
 		t.Error("docs/properties.md is not what the table says (UPDATE=1 go test ./appliance/property)")
 	}
 }
+
+// Terraform's provider for vSphere knows properties by their keys alone, without the class.
+func TestKeysAreUnique(t *testing.T) {
+	seen := map[string]string{}
+	for _, p := range property.All() {
+		if other := seen[p.Key]; other != "" {
+			t.Errorf("%s and %s have the same key", other, p.Name())
+		}
+		seen[p.Key] = p.Name()
+	}
+}

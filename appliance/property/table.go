@@ -31,7 +31,7 @@ func appliance() []Property {
 	return []Property{
 		{Class: c, Key: "root_password", Type: Text, Label: "Password of root", Password: true, Unattended: true,
 			Description: "For the VM console and, if it is on, SSH. Used at the first boot alone. Empty: the wizard asks."},
-		{Class: c, Key: "admin_password", Type: Text, Label: "Password of the appliance console", Password: true, Unattended: true,
+		{Class: c, Key: "console_password", Type: Text, Label: "Password of the appliance console", Password: true, Unattended: true,
 			Description: "For the user admin at https://ADDRESS:5480. Used at the first boot alone. Empty: the wizard asks."},
 		{Class: c, Key: "ssh_enabled", Type: Boolean, Label: "Start the SSH server", Default: "False",
 			Description: "It can be switched on and off later, also for a limited time."},
@@ -77,9 +77,9 @@ func proxy() []Property {
 			Description: "As above. Empty: the one for http."},
 		{Class: c, Key: "no_proxy", Type: Text, Label: "Not through the proxy",
 			Description: "Names, domains (.example.com), addresses and networks with a space, comma or semicolon between them."},
-		{Class: c, Key: "username", Type: Text, Label: "User at the proxy",
+		{Class: c, Key: "proxy_username", Type: Text, Label: "User at the proxy",
 			Description: "Empty: none is needed."},
-		{Class: c, Key: "password", Type: Text, Label: "Password at the proxy", Password: true,
+		{Class: c, Key: "proxy_password", Type: Text, Label: "Password at the proxy", Password: true,
 			Description: "It may have any characters."},
 	}
 }
@@ -99,9 +99,9 @@ func vcenter() []Property {
 	return []Property{
 		{Class: c, Key: "address", Type: Text, Label: "vCenter Server",
 			Description: "Name or address. The registry does not need a vCenter; with one, events, alarms and snapshots before updates come."},
-		{Class: c, Key: "username", Type: Text, Label: "User at vCenter",
+		{Class: c, Key: "vcenter_username", Type: Text, Label: "User at vCenter",
 			Description: "Such as berth@vsphere.local; the appliance can say which privileges it needs."},
-		{Class: c, Key: "password", Type: Text, Label: "Password at vCenter", Password: true,
+		{Class: c, Key: "vcenter_password", Type: Text, Label: "Password at vCenter", Password: true,
 			Description: "It may have any characters."},
 		{Class: c, Key: "thumbprint", Type: Text, Label: "Thumbprint of vCenter's certificate",
 			Description: "SHA-256, as the browser or openssl x509 -fingerprint -sha256 show it. Without it, vCenter is not contacted before somebody confirms it in the appliance console."},
