@@ -58,8 +58,8 @@ func packages(t *testing.T) []pkg {
 var layers = map[string][]string{
 	"appliance": {},
 	"services":  {"appliance"},
-	"agent":     {"appliance"},
-	"firstboot": {"appliance", "agent"},
+	"agent":     {"appliance", "firstboot"},
+	"firstboot": {"appliance"},
 	"ova":       {"appliance"},
 	"tests":     {"appliance", "services", "agent", "firstboot", "ova"},
 }

@@ -2,25 +2,12 @@ package account
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/subtle"
-	"encoding/base64"
-	"fmt"
 	"runtime"
 	"strings"
 	"sync/atomic"
 
-	"golang.org/x/crypto/argon2"
-
 	"berth/appliance/fault"
-)
-
-// The cost of new password hashes: OWASP's smallest argon2id, for an appliance
-// with 2 CPUs must bear a storm of logins. Old hashes carry their own.
-const (
-	memoryKiB = 19 * 1024
-	passes    = 2
-	threads   = 1
+	"berth/appliance/secret"
 )
 
 // maxQueue is how many logins may wait for their turn at hashing.
@@ -31,13 +18,10 @@ const maxQueue = 256
 type hasher struct {
 	turns   chan struct{}
 	waiting atomic.Int64
-	decoy   string // the hash that an unknown user's password is checked against
 }
 
 func newHasher() *hasher {
-	h := &hasher{turns: make(chan struct{}, min(4, max(2, runtime.GOMAXPROCS(0))))}
-	h.decoy = phc{memoryKiB, passes, threads, make([]byte, 16), make([]byte, 32)}.String()
-	return h
+	return &hasher{turns: make(chan struct{}, min(4, max(2, runtime.GOMAXPROCS(0))))}
 }
 
 // take waits for a turn; done ends it.
@@ -62,10 +46,7 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 		return "", err
 	}
 	defer done()
-	salt := make([]byte, 16)
-	rand.Read(salt)
-	sum := argon2.IDKey([]byte(password), salt, passes, memoryKiB, threads, 32)
-	return phc{memoryKiB, passes, threads, salt, sum}.String(), nil
+	return secret.Hash(secret.Text(password)), nil
 }
 
 // verify reports whether stored is the password's hash. No stored hash (an
@@ -73,52 +54,15 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 func (h *hasher) verify(ctx context.Context, stored, password string) (bool, error) {
 	known := stored != ""
 	if !known {
-		stored = h.decoy
-	}
-	p, err := parsePHC(stored)
-	if err != nil {
-		return false, err
+		stored = secret.Decoy()
 	}
 	done, err := h.take(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer done()
-	sum := argon2.IDKey([]byte(password), p.salt, p.passes, p.memory, p.threads, uint32(len(p.sum)))
-	return subtle.ConstantTimeCompare(sum, p.sum) == 1 && known, nil
-}
-
-// phc is an argon2id hash with its parameters, which are written in the PHC
-// string format: $argon2id$v=19$m=19456,t=2,p=1$<salt>$<hash>.
-type phc struct {
-	memory, passes uint32
-	threads        uint8
-	salt, sum      []byte
-}
-
-func (p phc) String() string {
-	b64 := base64.RawStdEncoding
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, p.memory, p.passes, p.threads,
-		b64.EncodeToString(p.salt), b64.EncodeToString(p.sum))
-}
-
-func parsePHC(s string) (p phc, err error) {
-	unusable := fmt.Errorf("cannot use a stored password hash: not argon2id in PHC form")
-	parts := strings.Split(s, "$")
-	if len(parts) != 6 || parts[0] != "" || parts[1] != "argon2id" || parts[2] != fmt.Sprintf("v=%d", argon2.Version) {
-		return p, unusable
-	}
-	if _, err := fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &p.memory, &p.passes, &p.threads); err != nil {
-		return p, unusable
-	}
-	var saltErr, sumErr error
-	p.salt, saltErr = base64.RawStdEncoding.DecodeString(parts[4])
-	p.sum, sumErr = base64.RawStdEncoding.DecodeString(parts[5])
-	// A hash from an import must not make one login take the machine.
-	if saltErr != nil || sumErr != nil || len(p.sum) < 16 || p.passes < 1 || p.threads < 1 || p.passes > 16 || p.memory > 256*1024 {
-		return p, unusable
-	}
-	return p, nil
+	ok, err := secret.Matches(stored, secret.Text(password))
+	return ok && known, err
 }
 
 // CheckStrength accepts a password or secret by Harbor's rule.

@@ -18,9 +18,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/appliance/fault"
+	"berth/appliance/health"
 	"berth/appliance/setting"
 	"berth/services/debug"
-	"berth/services/health"
 )
 
 // debugCommand looks into processes that run.

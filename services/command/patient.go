@@ -13,10 +13,10 @@ import (
 
 	"berth/appliance/cert"
 	"berth/appliance/fault"
+	"berth/appliance/health"
 	"berth/appliance/setting"
 	"berth/services/blob"
 	"berth/services/database"
-	"berth/services/health"
 	"berth/services/logs"
 	"berth/services/task"
 )

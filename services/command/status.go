@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/appliance/fault"
-	"berth/services/health"
+	"berth/appliance/health"
 )
 
 // errUnwell makes the exit status of `berth status` 1; everything has been said.

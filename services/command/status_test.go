@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"berth/appliance/fault"
+	"berth/appliance/health"
 	"berth/appliance/setting"
-	"berth/services/health"
 )
 
 func TestWriteStatus(t *testing.T) {

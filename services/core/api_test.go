@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"berth/appliance/fault"
+	"berth/appliance/health"
 	"berth/appliance/secret"
 	"berth/services/account"
 	"berth/services/artifact"
@@ -24,7 +25,6 @@ import (
 	"berth/services/dbtest"
 	"berth/services/directory"
 	"berth/services/event"
-	"berth/services/health"
 	"berth/services/immutability"
 	"berth/services/label"
 	"berth/services/oidc"

@@ -53,12 +53,12 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"berth/appliance/health"
 	"berth/appliance/secret"
 	"berth/services/account"
 	"berth/services/artifact"
 	"berth/services/configuration"
 	"berth/services/directory"
-	"berth/services/health"
 	"berth/services/immutability"
 	"berth/services/label"
 	"berth/services/logs"

@@ -7,7 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"berth/services/health"
+	"berth/appliance/health"
 	"berth/services/metric"
 )
 

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"berth/appliance/health"
 	"berth/services/artifact"
 	"berth/services/core"
-	"berth/services/health"
 	"berth/services/reference"
 )
 

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unsafe"
 
+	"berth/appliance/redact"
 	"berth/appliance/syslog"
 )
 
@@ -153,7 +154,7 @@ func (in *intake) take(m *syslog.Message, line string, cut bool, via string) {
 		return
 	}
 	in.date(m, now)
-	if suspicious(line) && redact(m) {
+	if redact.Suspicious(line) && redact.Message(m) {
 		in.redacted.Add(1)
 	}
 	if cut {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"berth/appliance/durable"
+	"berth/appliance/redact"
 	"berth/appliance/syslog"
 )
 
@@ -207,7 +208,7 @@ func (j *journal) entry(line []byte) {
 		m.Text = m.Text[:maxMessage]
 		in.cut.Add(1)
 	}
-	if redact(m) {
+	if redact.Message(m) {
 		in.redacted.Add(1)
 	}
 	in.keep(m, in.now())

@@ -1,4 +1,4 @@
-package logs
+package redact
 
 import (
 	"strings"
@@ -24,17 +24,17 @@ func TestRedact(t *testing.T) {
 		"-----BEGIN EC PRIVATE KEY-----\n" + s + "\n-----END EC PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----\n" + s,
 	} {
 		m := syslog.Message{Text: line}
-		if !suspicious(line) || !redact(&m) || strings.Contains(m.Text, s) || strings.Contains(m.Text, "S3cr3t") {
+		if !Suspicious(line) || !Message(&m) || strings.Contains(m.Text, s) || strings.Contains(m.Text, "S3cr3t") {
 			t.Errorf("%q became %q", line, m.Text)
 		}
 		a := syslog.Message{Text: "x", Attrs: []syslog.Attr{{Key: "err", Value: line}}}
-		if !redact(&a) || strings.Contains(a.Attrs[0].Value, "S3cr3t") {
+		if !Message(&a) || strings.Contains(a.Attrs[0].Value, "S3cr3t") {
 			t.Errorf("the attribute %q became %q", line, a.Attrs[0].Value)
 		}
 	}
 	jwt := `eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJoYXJib3IifQ.c2lnbmF0dXJlLXNpZ25hdHVyZQ`
 	m := syslog.Message{Text: "token " + jwt + " was refused", Attrs: []syslog.Attr{{Key: "password", Value: s}, {Key: "robot.secret", Value: s}, {Key: "token", Value: s}}}
-	if !redact(&m) || m.Text != "token [redacted] was refused" || m.Attrs[0].Value+m.Attrs[1].Value+m.Attrs[2].Value != "[redacted][redacted][redacted]" {
+	if !Message(&m) || m.Text != "token [redacted] was refused" || m.Attrs[0].Value+m.Attrs[1].Value+m.Attrs[2].Value != "[redacted][redacted][redacted]" {
 		t.Errorf("became %+v", m)
 	}
 	for _, line := range []string{
@@ -42,12 +42,12 @@ func TestRedact(t *testing.T) {
 		"https://registry.example.org/v2/", "cannot dial 10.0.0.1:443", "mailto jane@example.org", `<Property oe:key="network.hostname" oe:value="berth"/>`,
 		"the token has expired", "bearer of bad news", "basic login",
 	} {
-		if m := (syslog.Message{Text: line}); redact(&m) {
+		if m := (syslog.Message{Text: line}); Message(&m) {
 			t.Errorf("%q became %q", line, m.Text)
 		}
 	}
 	own := syslog.Message{Text: "request", Attrs: []syslog.Attr{{Key: syslog.TokenRequest, Value: "0190-abc"}, {Key: syslog.RequestID, Value: "x"}}}
-	if redact(&own) {
+	if Message(&own) {
 		t.Errorf("became %+v", own)
 	}
 }
@@ -56,9 +56,9 @@ func FuzzRedact(f *testing.F) {
 	f.Add("password=x https://a:b@c eyJhbGciOi.J9.x PASSWORD 'y'")
 	f.Fuzz(func(t *testing.T, line string) {
 		m := syslog.Message{Text: line}
-		redact(&m)
+		Message(&m)
 		again := m
-		redact(&again)
+		Message(&again)
 		if len(m.Text) > 16*len(line)+64 {
 			t.Errorf("%d bytes became %d", len(line), len(m.Text))
 		}
@@ -70,7 +70,7 @@ var accessLine = `<134>1 2026-11-21T14:56:50.123456Z registry proxy 4711 access 
 func BenchmarkSuspicious(b *testing.B) {
 	b.SetBytes(int64(len(accessLine)))
 	for b.Loop() {
-		if suspicious(accessLine) {
+		if Suspicious(accessLine) {
 			b.Fatal("it has no secret")
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"berth/appliance/fault"
-	"berth/services/health"
+	"berth/appliance/health"
 )
 
 func well(context.Context) error { return nil }

@@ -1,4 +1,11 @@
-package logs
+// Package redact takes what looks like a secret out of text that others have
+// written.
+//
+// Secrets of our own are kept out of logs where lines are written: they are of a
+// type that does not print. This is the net below that, for lines of others:
+// PostgreSQL, sshd, whatever the machine runs. It knows the forms in which
+// secrets end up in logs, and would rather hide a word too many.
+package redact
 
 import (
 	"regexp"
@@ -8,13 +15,8 @@ import (
 	"berth/appliance/syslog"
 )
 
-// redacted stands where a secret was.
-const redacted = "[redacted]"
-
-// Secrets are kept out of logs where lines are written: they are of a type that
-// does not print. What follows is the net below that, for lines of others:
-// PostgreSQL, sshd, whatever the machine runs. It knows the forms in which
-// secrets end up in logs, and would rather hide a word too many.
+// Mark stands where a secret was.
+const Mark = "[redacted]"
 
 // grams are four letters, in lower case, of which any line with a secret in one
 // of these forms has some.
@@ -50,9 +52,9 @@ func gram(s string) (w uint32) {
 	return w
 }
 
-// suspicious reports whether a line may have a secret in it. It looks at every
+// Suspicious reports whether a line may have a secret in it. It looks at every
 // line, so it is quick, and wrong now and then.
-func suspicious(line string) bool {
+func Suspicious(line string) bool {
 	var w uint32
 	for i := range len(line) {
 		c := lower[line[i]]
@@ -99,27 +101,32 @@ var forms = []*regexp.Regexp{
 // names are attributes whose whole value is a secret.
 var names = regexp.MustCompile(`(?i)^(?:.*[._-])?(?:` + word + `|authorization|cookie|set-cookie)$`)
 
-// redact takes what looks like a secret out of a message. It reports whether it
-// has found any.
-func redact(m *syslog.Message) bool {
-	found := false
-	clean := func(s string) string {
-		if !suspicious(s) {
-			return s
-		}
-		was := s
-		for _, f := range forms {
-			s = f.ReplaceAllStringFunc(s, func(hit string) string {
-				if g := f.FindStringSubmatch(hit); g != nil && !strings.Contains(hit, redacted) {
-					end := ""
-					if strings.HasSuffix(hit, "@") {
-						end = "@"
-					}
-					return g[1] + redacted + end
+// Text takes what looks like a secret out of a text of any length.
+func Text(s string) string {
+	if !Suspicious(s) {
+		return s
+	}
+	for _, f := range forms {
+		s = f.ReplaceAllStringFunc(s, func(hit string) string {
+			if g := f.FindStringSubmatch(hit); g != nil && !strings.Contains(hit, Mark) {
+				end := ""
+				if strings.HasSuffix(hit, "@") {
+					end = "@"
 				}
-				return hit
-			})
-		}
+				return g[1] + Mark + end
+			}
+			return hit
+		})
+	}
+	return s
+}
+
+// Message takes what looks like a secret out of a message. It reports whether it
+// has found any.
+func Message(m *syslog.Message) bool {
+	found := false
+	clean := func(was string) string {
+		s := Text(was)
 		found = found || s != was
 		return s
 	}
@@ -127,7 +134,7 @@ func redact(m *syslog.Message) bool {
 	for i := range m.Attrs {
 		a := &m.Attrs[i]
 		if names.MatchString(a.Key) && a.Value != "" && a.Value != "redacted" {
-			a.Value, found = redacted, true
+			a.Value, found = Mark, true
 			continue
 		}
 		a.Value = clean(a.Value)
