@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -201,9 +202,14 @@ func publicURL(s setting.Settings) string {
 	}
 	host, port, _ := net.SplitHostPort(address)
 	ip := net.ParseIP(host)
+	everywhere := host == "" || ip != nil && ip.IsUnspecified()
 	switch {
 	case len(s.Hostnames) > 0:
 		host = s.Hostnames[0]
+	case everywhere && s.Network.Hostname != "":
+		host = s.Network.Hostname
+	case everywhere && s.Certificate != "" && ownAddress() != "":
+		host = ownAddress() // localhost is in our own certificates alone
 	case host == "" || ip != nil && (ip.IsLoopback() || ip.IsUnspecified()):
 		host = "localhost"
 	}
@@ -214,6 +220,27 @@ func publicURL(s setting.Settings) string {
 		return scheme + "://" + host
 	}
 	return scheme + "://" + net.JoinHostPort(host, port)
+}
+
+// ownAddress is an address by which others reach this machine, IPv4 rather than
+// IPv6; "" if it has none.
+func ownAddress() string {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return ""
+	}
+	best := ""
+	for _, a := range list {
+		p, err := netip.ParsePrefix(a.String())
+		switch {
+		case err != nil || !p.Addr().IsGlobalUnicast():
+		case p.Addr().Is4():
+			return p.Addr().String()
+		case best == "":
+			best = p.Addr().String()
+		}
+	}
+	return best
 }
 
 // welcome tells a person what to do next. Its last line is for programs too.
