@@ -9,9 +9,9 @@ import (
 func Markdown() string {
 	var b strings.Builder
 	b.WriteString("# OVF properties\n\n" +
-		"What can be typed into vCenter's form when the appliance is deployed, or given to `govc import.ova -options` and to\n" +
-		"Terraform's `vapp` block under the name in the first column. Nothing is required: what the first boot cannot do\n" +
-		"without (○) is asked for by its wizard. ● marks passwords, which vCenter does not show again. Every value may have up to\n" +
+		"What can be typed into vCenter's form when the appliance is deployed, or given to `govc import.ova -options` and\n" +
+		"`ovftool --prop:` under the name in the first column, and to Terraform's `vapp` block under the part of it after the dot, by\n" +
+		"which its provider knows properties. Nothing is required: what the first boot cannot do without (○) is asked for by its wizard. ● marks passwords, which vCenter does not show again. Every value may have up to\n" +
 		"65,535 bytes and any characters.\n\n" +
 		"Made from `appliance/property` by `ova properties`; a test compares them.\n")
 	for _, c := range Classes() {
