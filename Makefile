@@ -19,8 +19,14 @@ TEST_PACKAGES_DEBIAN = postgresql docker.io podman skopeo buildah containerd run
 	iproute2 openssl ca-certificates procps slapd prometheus rsyslog rsyslog-openssl systemd-journal-remote \
 	qemu-utils
 
+# What building the image drives (docs/building.md).
+IMAGE_PACKAGES_DEBIAN = debootstrap e2fsprogs dosfstools mtools fdisk grub-common grub-pc-bin grub-efi-amd64-bin \
+	qemu-system-x86 qemu-utils ovmf seabios xorriso packer openssh-client shellcheck xz-utils util-linux
+SUDO = $(if $(filter 0,$(shell id -u)),,sudo -E)
+
 .DEFAULT_GOAL := help
-.PHONY: help build ova-tool run run-deps tools test-deps test fmt vet staticcheck race check fuzz bench clean
+.PHONY: help build ova-tool run run-deps tools test-deps test fmt vet staticcheck race check fuzz bench clean \
+	image-deps rootfs-base lock
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +38,15 @@ build: ## compile bin/berth
 ova-tool: ## compile bin/ova, which makes and checks OVAs
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/ova ./ova/cmd/ova
+
+image-deps: ## install the Debian packages that building the image drives
+	@tests/apt.sh $(IMAGE_PACKAGES_DEBIAN)
+
+rootfs-base: image-deps ## the appliance's Debian as a tree, in ~/.cache/berth-image; prints its path (MIRROR= LOCK=warn)
+	@$(SUDO) packer/debian/base.sh
+
+lock: image-deps ## make the tree with what the mirror has now, and packer/debian/packages.lock anew
+	@$(SUDO) env LOCK=write packer/debian/base.sh
 
 run-deps:
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || tests/apt.sh postgresql
