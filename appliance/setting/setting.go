@@ -130,8 +130,10 @@ func Read(path string) (Settings, error) {
 }
 
 // Decode reads settings from r over the defaults and checks them.
-func Decode(r io.Reader) (Settings, error) {
-	s := Default()
+func Decode(r io.Reader) (Settings, error) { return DecodeOver(Default(), r) }
+
+// DecodeOver reads settings from r over s and checks them.
+func DecodeOver(s Settings, r io.Reader) (Settings, error) {
 	b, err := io.ReadAll(io.LimitReader(r, 1<<20))
 	if err != nil {
 		return s, err
