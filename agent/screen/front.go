@@ -1,0 +1,312 @@
+package screen
+
+import (
+	"fmt"
+	"strings"
+
+	tea "charm.land/bubbletea/v2"
+)
+
+// front is what everybody sees who opens the console, logged in or not.
+type front struct {
+	m      *Model
+	status Status
+	known  bool  // there was an answer once
+	err    error // the last look's
+}
+
+func (f *front) title() string { return "" }
+func (f *front) keys() string  { return "" }
+
+func (f *front) take(l looked) {
+	f.err = l.err
+	if l.err == nil {
+		f.status, f.known = l.status, true
+	}
+}
+
+func (f *front) update(msg tea.Msg) tea.Cmd {
+	key, ok := msg.(tea.KeyPressMsg)
+	if !ok {
+		return nil
+	}
+	switch key.String() {
+	case "f2", "c", "C", "enter":
+		if f.status.Phase == Waiting {
+			return to(push{newSetup(f.m)})
+		}
+		return to(push{newLogin(f.m, newMenu(f.m))})
+	case "f12", "p", "P":
+		if f.status.Phase == Waiting {
+			return to(push{newPower(f.m)}) // there is no password yet
+		}
+		return to(push{newLogin(f.m, newPower(f.m))})
+	}
+	return nil
+}
+
+func (f *front) view(int, int) ([]line, *tea.Cursor) { return nil, nil }
+
+const headRows = 6
+
+// paint fills the whole screen: what it is above, how it is below, keys at the end.
+func (f *front) paint(w, h int) []string {
+	rows := sheet(f.head(), w, min(headRows, h-2), head)
+	body := f.body(w, h-len(rows)-1)
+	rows = append(rows, sheet(body, w, h-len(rows)-1, paper)...)
+	return append(rows, f.bar(w))
+}
+
+func (f *front) head() []line {
+	s := f.status
+	title := "Berth " + plain(s.Version)
+	machine := ""
+	if s.Processors > 0 {
+		machine = fmt.Sprintf("%d x %s", s.Processors, plain(s.Processor))
+		if s.Processor == "" {
+			machine = fmt.Sprintf("%d processors", s.Processors)
+		}
+		machine += fmt.Sprintf(", %s of memory", bytes(s.Memory))
+	}
+	return []line{nil, say(head.Bold(true), "  "+title), say(head, "  Container registry for vSphere"), nil,
+		say(head.Bold(true), "  "+plain(s.Hostname)), say(head, "  "+machine)}
+}
+
+func (f *front) bar(w int) string {
+	left, right := " <F2> or <C> Customize", "<F12> or <P> Shut down / Restart "
+	if f.status.Phase == Waiting {
+		left = " <F2> or <C> Set up here"
+	}
+	gap := w - len(left) - len(right)
+	if gap < 1 {
+		left, right, gap = " <C> Customize", "<P> Power ", max(1, w-24)
+	}
+	return say(head, left+strings.Repeat(" ", gap)+right).render(w, head)
+}
+
+func (f *front) body(w, h int) []line {
+	var out []line
+	if f.err != nil {
+		out = append(out, f.silent(w)...)
+		if !f.known {
+			return out
+		}
+	}
+	out = append(out, nil)
+	switch f.status.Phase {
+	case Waiting:
+		out = append(out, f.waiting(w, h)...)
+	case Running, Failed:
+		out = append(out, f.progress(w, h-len(out))...)
+	case Ready:
+		out = append(out, f.ready(w, h-len(out))...)
+	default:
+		out = append(out, say(paper, "  The appliance is starting."))
+	}
+	return out
+}
+
+// silent says that the agent does not answer. The state below is then the last known.
+func (f *front) silent(w int) []line {
+	text, _ := words(f.err)
+	out := []line{nil}
+	if !f.known {
+		out = append(out, say(strong, "  The appliance is starting."), nil)
+		return append(out, prose(faded, 2, "Its management agent does not answer yet: "+text, w)...)
+	}
+	out = append(out, say(bad, "  The management agent does not answer."))
+	out = append(out, prose(paper, 2, "It is started again by itself; what stands here is the last that was known. ("+text+")", w)...)
+	return out
+}
+
+func (f *front) waiting(w, h int) []line {
+	out := []line{say(strong, "  This appliance is waiting to be set up."), nil}
+	if len(f.status.Console) == 0 {
+		out = append(out, prose(bad, 2, "It has no address: no DHCP server has answered on its network.", w)...)
+		out = append(out, prose(paper, 2, "Press <F2> or <C> to set the address here, or connect the virtual machine's network adapter to the right port group.", w)...)
+		return append(out, f.problems(w, 1)...)
+	}
+	out = append(out, say(paper, "  1. Open in a browser"))
+	for _, u := range first(f.status.Console, 3) {
+		out = append(out, say(strong, "       "+plain(u)))
+	}
+	out = append(out, say(paper, "  2. Go on only if the certificate's SHA-256 fingerprint is"))
+	for _, l := range fingerprint(f.status.Fingerprint) {
+		out = append(out, say(strong, "       "+l))
+	}
+	out = append(out, say(paper, "  3. Type this setup code"))
+	out = append(out, codeBox(f.status.Code, h-len(out) >= 6)...)
+	return append(out, f.problems(w, 1)...)
+}
+
+// codeBox shows a code letter by letter, in a frame if there is room.
+func codeBox(c string, frame bool) []line {
+	if c == "" {
+		return []line{say(faded, "       (none yet)")}
+	}
+	text := "  " + strings.Join(strings.Split(plain(c), ""), " ") + "  "
+	blank := strings.Repeat(" ", len([]rune(text)))
+	l := line{{paper, "       "}, {code, text}}
+	if !frame {
+		return []line{l}
+	}
+	edge := line{{paper, "       "}, {code, blank}}
+	return []line{edge, l, edge}
+}
+
+func (f *front) progress(w, h int) []line {
+	s := f.status
+	title := say(strong, "  The appliance is being set up.")
+	if s.Phase == Failed {
+		title = say(bad, "  The setup could not be finished.")
+	}
+	out := []line{title, nil}
+	var failed []line
+	steps := s.Steps
+	if s.Phase == Failed {
+		for _, st := range steps {
+			if st.Status == Failed {
+				failed = append(failed, nil)
+				failed = append(failed, prose(bad, 2, st.Title+": "+st.Text, w)...)
+				if st.Hint != "" {
+					failed = append(failed, prose(paper, 2, "What to do: "+st.Hint, w)...)
+				}
+				failed = append(failed, say(paper, "  Press <F2> or <C> to look at the network and the logs, or to try again."))
+			}
+		}
+	}
+	room := max(3, h-len(out)-len(failed)-2)
+	out = append(out, stepLines(steps, room)...)
+	out = append(out, failed...)
+	if len(s.Console) > 0 && len(out)+2 <= h {
+		out = append(out, nil, pair("Console", strong, s.Console[0]))
+	}
+	return out
+}
+
+// stepLines shows as many steps as there is room for, those around the one at work.
+func stepLines(steps []Step, room int) []line {
+	at := 0
+	for i, s := range steps {
+		if s.Status == "done" {
+			at = i + 1
+		}
+	}
+	from := max(0, min(at-room/2, len(steps)-room))
+	var out []line
+	for i := from; i < min(len(steps), from+room); i++ {
+		s := steps[i]
+		mark, ink := "[    ]", faded
+		switch s.Status {
+		case "running":
+			mark, ink = "[ .. ]", strong
+		case "done":
+			mark, ink = "[ ok ]", good
+		case "failed":
+			mark, ink = "[FAIL]", bad
+		}
+		text := paper
+		if s.Status == "pending" {
+			text = faded
+		}
+		l := line{{paper, "  "}, {ink, mark}, {text, " " + plain(s.Title)}}
+		if s.Status == "running" && s.Text != "" {
+			l = append(l, span{faded, " - " + plain(s.Text)})
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+func (f *front) ready(w, h int) []line {
+	s := f.status
+	state := pair("State", good, "Ready")
+	if len(s.Problems) > 0 {
+		state = pair("State", bad, "Needs attention")
+	}
+	out := []line{state}
+	out = append(out, f.problems(w, 2)...)
+	out = append(out, nil)
+	out = append(out, several("Registry", s.Registry, 3)...)
+	out = append(out, several("Console", s.Console, 3)...)
+	if len(s.Console) == 0 {
+		out = append(out, pair("Console", bad, "no address: press <F2> or <C> for the network"))
+	}
+	out = append(out, nil)
+	for i, l := range fingerprint(s.Fingerprint) {
+		label := ""
+		if i == 0 {
+			label = "Certificate"
+		}
+		out = append(out, pair(label, paper, l))
+	}
+	if len(out) < h {
+		out = append(out, line{{paper, "  " + pad("", labelWidth)}, {faded, "(SHA-256 fingerprint: compare it with what the browser shows)"}})
+	}
+	if len(s.Registry) > 0 && len(out)+2 <= h {
+		out = append(out, nil, pair("Log in with", paper, "docker login "+strings.TrimSuffix(strings.TrimPrefix(s.Registry[0], "https://"), "/")))
+	}
+	return out
+}
+
+func (f *front) problems(w, limit int) []line {
+	var out []line
+	for i, p := range f.status.Problems {
+		if i == limit {
+			out = append(out, say(faded, strings.Repeat(" ", labelWidth+2)+fmt.Sprintf("and %d more: see the console", len(f.status.Problems)-limit)))
+			break
+		}
+		out = append(out, prose(bad, labelWidth+2, p.Text, w)...)
+		if p.Hint != "" {
+			out = append(out, prose(paper, labelWidth+2, p.Hint, w)...)
+		}
+	}
+	return out
+}
+
+func several(label string, values []string, limit int) []line {
+	var out []line
+	for i, v := range first(values, limit) {
+		ink := paper
+		if i == 0 {
+			ink = strong
+		} else {
+			label = ""
+		}
+		out = append(out, pair(label, ink, v))
+	}
+	return out
+}
+
+func first(list []string, n int) []string { return list[:min(n, len(list))] }
+
+// fingerprint breaks AA:BB:… into two lines of sixteen bytes, in groups of four.
+func fingerprint(f string) []string {
+	if f == "" {
+		return []string{"(no certificate yet)"}
+	}
+	pairs := strings.Split(plain(f), ":")
+	var out []string
+	for len(pairs) > 0 {
+		n := min(16, len(pairs))
+		var groups []string
+		for i := 0; i < n; i += 4 {
+			groups = append(groups, strings.Join(pairs[i:min(i+4, n)], ":"))
+		}
+		out, pairs = append(out, strings.Join(groups, "  ")), pairs[n:]
+	}
+	return out
+}
+
+func bytes(n uint64) string {
+	const unit = 1024
+	switch {
+	case n >= unit*unit*unit*unit:
+		return strings.TrimSuffix(fmt.Sprintf("%.1f", float64(n)/(unit*unit*unit*unit)), ".0") + " TiB"
+	case n >= unit*unit*unit:
+		return strings.TrimSuffix(fmt.Sprintf("%.1f", float64(n)/(unit*unit*unit)), ".0") + " GiB"
+	case n >= unit*unit:
+		return fmt.Sprintf("%d MiB", n/(unit*unit))
+	}
+	return fmt.Sprintf("%d KiB", n/unit)
+}

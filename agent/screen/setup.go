@@ -1,0 +1,284 @@
+package screen
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	tea "charm.land/bubbletea/v2"
+
+	"berth/agent/wizard"
+	"berth/appliance/diskrole"
+	"berth/appliance/fault"
+	"berth/appliance/property"
+	"berth/appliance/setting"
+)
+
+// setup is the wizard on this screen: the pages of package wizard, a check of all
+// of them together, and the start. The web has the same; the network comes first
+// here, because without it nobody reaches the web.
+type setup struct {
+	*list
+	m       *Model
+	answers wizard.Answers
+	faults  []Fault
+	checked bool
+	disks   []Disk
+	err     error
+}
+
+type (
+	checked struct {
+		faults []Fault
+		err    error
+		apply  bool
+	}
+	disksSeen struct {
+		disks []Disk
+		err   error
+	}
+)
+
+func newSetup(m *Model) page {
+	s := &setup{m: m}
+	s.list = &list{m: m, heading: "Set up", intro: s.show, onBegin: s.start, onMsg: s.take}
+	s.build()
+	return s
+}
+
+func (s *setup) start() tea.Cmd {
+	s.build()
+	if s.disks != nil {
+		return nil
+	}
+	return s.m.ask(patience, func(ctx context.Context) tea.Msg {
+		disks, err := s.m.appliance.Disks(ctx)
+		return disksSeen{disks, err}
+	})
+}
+
+// build makes the list of pages anew, with what is wrong on each.
+func (s *setup) build() {
+	s.items = nil
+	for _, p := range wizard.Pages() {
+		mark := "    "
+		about := p.Text
+		for _, f := range s.faults {
+			if wizard.PageOf(f.Field).Name == p.Name {
+				mark = " !! "
+				about = f.Text + "\n" + about
+			}
+		}
+		for _, f := range p.Fields {
+			if mark == "    " && s.answers.Given(f) {
+				mark = " ok "
+			}
+		}
+		s.items = append(s.items, item{mark + p.Title, about, func() tea.Cmd { return s.open(p) }})
+	}
+	s.items = append(s.items,
+		item{"    Look at the network", "Addresses as they are, ping, and looking names up.", func() tea.Cmd { return to(push{newNetwork(s.m)}) }},
+		item{"    Check", "See everything that is missing or wrong, without changing anything.", func() tea.Cmd { return s.check(false) }},
+		item{"    Apply", "Check everything, then set the appliance up. It takes about half a minute.", func() tea.Cmd { return s.check(true) }},
+		item{"    Back", "The answers are kept until somebody leaves this page.", back})
+}
+
+func (s *setup) show(w int) []line {
+	switch {
+	case s.err != nil:
+		text, hint := words(s.err)
+		return append(prose(bad, 2, text, w), prose(paper, 2, hint, w)...)
+	case s.checked && len(s.faults) == 0:
+		return []line{say(good, "  Nothing is missing and nothing is wrong: choose Apply.")}
+	case len(s.faults) > 0:
+		return []line{say(bad, fmt.Sprintf("  %d answers are missing or wrong, on the pages marked with !!", len(s.faults)))}
+	}
+	return prose(paper, 2, "The same questions are on the web, where certificates can be pasted. Only the passwords must be set.", w)
+}
+
+func (s *setup) take(msg tea.Msg) tea.Cmd {
+	switch msg := msg.(type) {
+	case disksSeen:
+		s.disks = msg.disks
+		if msg.err != nil {
+			s.err = msg.err
+		}
+	case checked:
+		s.err, s.faults, s.checked = msg.err, msg.faults, msg.err == nil
+		s.build()
+		if msg.err == nil && len(msg.faults) == 0 && msg.apply {
+			return to(home{})
+		}
+	}
+	return nil
+}
+
+func (s *setup) check(apply bool) tea.Cmd {
+	a := Answers{Values: s.answers.Copy().Values, Disks: map[string]string{}}
+	for role, device := range s.answers.Disks {
+		a.Disks[string(role)] = device
+	}
+	return s.m.ask(longPatience, func(ctx context.Context) tea.Msg {
+		faults, err := s.m.appliance.Check(ctx, a)
+		if err == nil && len(faults) == 0 && apply {
+			err = s.m.appliance.Apply(ctx, a)
+		}
+		return checked{faults, err, apply}
+	})
+}
+
+func (s *setup) open(p wizard.Page) tea.Cmd {
+	if p.Name == wizard.Storage {
+		return to(push{s.storage()})
+	}
+	f := &form{m: s.m, heading: "Set up: " + p.Title, intro: p.Text, buttons: []string{"Keep", "Cancel"}}
+	if p.Name == wizard.Certificate {
+		f.intro += " A certificate of yours is pasted or uploaded in the browser, here or after the setup; on this screen there is nothing to paste with."
+		f.buttons = []string{"Back"}
+	}
+	if p.Name == wizard.NetworkPage {
+		f.buttons = []string{"Keep", "Use now", "Cancel"}
+	}
+	for _, name := range p.Fields {
+		q, ok := property.Find(name)
+		if !ok || p.Name == wizard.Certificate {
+			continue
+		}
+		f.fields = append(f.fields, s.inputs(q)...)
+	}
+	f.submit = func(button int) tea.Cmd { return s.keep(f, p, button == 1 && p.Name == wizard.NetworkPage) }
+	return to(push{f})
+}
+
+// inputs are those of a question: passwords are typed twice.
+func (s *setup) inputs(q property.Property) []*field {
+	value := s.answers.Shown(q.Name())
+	if wizard.Many(q.Name()) {
+		value = strings.ReplaceAll(value, "\n", ";")
+	}
+	f := newField(q.Name(), q.Label, value, wizard.Help(q))
+	for _, x := range s.faults {
+		if x.Field == q.Name() {
+			f.fault = x.Text
+		}
+	}
+	switch {
+	case q.Type == property.Boolean:
+		yes, _ := property.Bool(value)
+		f.choices, f.text = []string{"no", "yes"}, []rune(map[bool]string{true: "yes", false: "no"}[yes])
+	case q.Choices != nil:
+		f.choices = q.Choices
+	case q.Password:
+		f.secret = true
+		if s.answers.Given(q.Name()) {
+			f.help = "It is set; leave it empty to keep it. " + f.help
+		}
+		again := newField(q.Name()+" again", "  the same again", "", f.help)
+		again.secret = true
+		return []*field{f, again}
+	}
+	return []*field{f}
+}
+
+// keep takes the form's answers, and with now uses the network's at once.
+func (s *setup) keep(f *form, p wizard.Page, now bool) tea.Cmd {
+	next := s.answers.Copy()
+	for _, name := range p.Fields {
+		q, _ := property.Find(name)
+		value := f.raw(name)
+		switch {
+		case q.Password && value != f.raw(name+" again"):
+			return to(faulted{f, fault.New(fault.Invalid, "the two are not the same").On(name + " again")})
+		case q.Type == property.Boolean:
+			value = map[string]string{"yes": "true", "no": ""}[value]
+		}
+		if err := next.Set(name, value); err != nil {
+			return to(faulted{f, err})
+		}
+	}
+	s.answers, s.checked = next, false
+	s.faults = nil
+	if !now {
+		return back()
+	}
+	n := networkOf(next)
+	f.busy = "Applying; this waits for an address"
+	return s.m.ask(longPatience, func(ctx context.Context) tea.Msg {
+		change, err := s.m.appliance.ChangeNetwork(ctx, n)
+		if err != nil {
+			return faulted{f, err}
+		}
+		if change.ID == "" {
+			return report{outcome("Network", "The address is in use.", nil)}
+		}
+		return replace{newPending(s.m, change)}
+	})
+}
+
+// networkOf are the settings of the network's answers, which the agent checks.
+func networkOf(a wizard.Answers) setting.Network {
+	n := setting.Network{Mode: a.Shown("network.mode"), IP6: a.Shown("network.ip6"), Gateway6: a.Shown("network.gateway6"),
+		DNS: words2(a.Shown("network.dns")), Search: words2(a.Shown("network.search")), Hostname: a.Shown("network.hostname")}
+	if n.Static() {
+		n.IP4, n.Gateway4 = a.Shown("network.ip4"), a.Shown("network.gateway4")
+	}
+	return n
+}
+
+// storage shows the disks that were found, and lets blank ones be taken.
+func (s *setup) storage() page {
+	l := &list{m: s.m, heading: "Set up: Storage"}
+	var build func()
+	build = func() {
+		l.items = nil
+		for _, role := range []diskrole.Role{diskrole.Data, diskrole.Database, diskrole.Log} {
+			about := "No disk is marked for it: it becomes a directory of the system disk, which cannot grow by itself. Choose a blank disk with <Enter>."
+			label := "on the system disk"
+			fixed := false
+			for _, d := range s.disks {
+				if d.Role == string(role) {
+					label, fixed = d.Device+", "+bytes(d.Bytes), true
+					about = "This disk is marked for it" + map[bool]string{true: " and has data, which is kept.", false: " and blank: it is formatted."}[d.State == "ours"]
+				}
+			}
+			if device := s.answers.Disks[role]; !fixed && device != "" {
+				label = device + " (will be formatted)"
+				about = "Chosen here. EVERYTHING ON IT IS LOST. <Enter> chooses another."
+			}
+			choose := func() tea.Cmd { return nil }
+			if !fixed {
+				choose = func() tea.Cmd { s.answers.Choose(role, s.next(role)); build(); return nil }
+			}
+			l.items = append(l.items, item{pad(string(role), 10) + label, about, choose})
+		}
+		l.items = append(l.items, item{"Back", "", back})
+	}
+	build()
+	l.intro = func(w int) []line {
+		p, _ := wizard.Find(wizard.Storage)
+		out := prose(paper, 2, p.Text, w)
+		for _, d := range s.disks {
+			if d.State == "foreign" {
+				out = append(out, prose(faded, 2, d.Device+", "+bytes(d.Bytes)+": has something of somebody else on it and is left alone.", w)...)
+			}
+		}
+		return out
+	}
+	return l
+}
+
+// next is the blank disk after the one that is chosen for the role, and none after the last.
+func (s *setup) next(role diskrole.Role) string {
+	taken := map[string]bool{}
+	for r, d := range s.answers.Disks {
+		taken[d] = r != role
+	}
+	past := s.answers.Disks[role] == ""
+	for _, d := range s.disks {
+		if d.State == "blank" && past && !taken[d.Device] {
+			return d.Device
+		}
+		past = past || d.Device == s.answers.Disks[role]
+	}
+	return ""
+}
