@@ -37,7 +37,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
-	stopDocker()
+	dockerd.daemon.Stop()
 	if err := berth.Close(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1

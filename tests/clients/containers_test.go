@@ -256,11 +256,11 @@ func containerd(t *testing.T) (s *site, ctr func(args ...string) string) {
 		}
 		select {
 		case <-exited:
-			t.Skipf("containerd cannot start here: %s", lastLines(log.Name()))
+			t.Skipf("containerd cannot start here: %s", berthtest.LastLines(log.Name()))
 		case <-time.After(100 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("containerd is not ready after a minute: %s", lastLines(log.Name()))
+			t.Fatalf("containerd is not ready after a minute: %s", berthtest.LastLines(log.Name()))
 		}
 	}
 	return s, func(args ...string) string {

@@ -2,28 +2,21 @@ package clients
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"berth/tests/berthtest"
 )
 
-// dockerd is a Docker daemon of this package's own: nothing of it touches one that the machine may have.
+// dockerd is the Docker daemon of this package's tests.
 var dockerd struct {
-	once    sync.Once
-	dir     string
-	command *exec.Cmd
-	exited  chan struct{}
-	skip    error
+	once   sync.Once
+	daemon *berthtest.Docker
+	skip   error
 }
 
 // docker prepares a test that uses the docker command, and returns its site.
@@ -31,93 +24,17 @@ func docker(t *testing.T) *site {
 	t.Helper()
 	berthtest.Program(t, "docker")
 	berthtest.Program(t, "dockerd")
-	dockerd.once.Do(func() { dockerd.skip = startDocker() })
+	dockerd.once.Do(func() { dockerd.daemon, dockerd.skip = berthtest.StartDocker("") })
 	if dockerd.skip != nil {
 		t.Skipf("dockerd cannot start here: %v", dockerd.skip)
 	}
 	s := newSite(t)
 	s.sh.Env = append(s.sh.Env,
-		"DOCKER_HOST=unix://"+filepath.Join(dockerd.dir, "docker.sock"),
+		dockerd.daemon.Host(),
 		"DOCKER_CONFIG="+s.sh.Dir,
 		"DOCKER_BUILDKIT=0", // the daemon's own builder: the packaged one has no buildx
 	)
 	return s
-}
-
-// startDocker starts the daemon without networking for its containers, which the tests do not run.
-func startDocker() error {
-	if os.Geteuid() != 0 {
-		return errors.New("not root")
-	}
-	dir, err := os.MkdirTemp("", "berth-docker-")
-	if err != nil {
-		return err
-	}
-	dockerd.dir = dir
-	if err := os.WriteFile(filepath.Join(dir, "daemon.json"), []byte("{}"), 0o644); err != nil {
-		return err
-	}
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	c := exec.Command("dockerd",
-		"--config-file", filepath.Join(dir, "daemon.json"),
-		"--data-root", filepath.Join(dir, "data"),
-		"--exec-root", filepath.Join(dir, "exec"),
-		"--pidfile", filepath.Join(dir, "pid"),
-		"--host", "unix://"+filepath.Join(dir, "docker.sock"),
-		"--iptables=false", "--ip6tables=false", "--bridge=none")
-	c.Stdout, c.Stderr = log, log
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := c.Start(); err != nil {
-		return err
-	}
-	dockerd.command, dockerd.exited = c, make(chan struct{})
-	go func() {
-		c.Wait()
-		close(dockerd.exited)
-	}()
-	for deadline := time.Now().Add(time.Minute); ; {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		info := exec.CommandContext(ctx, "docker", "--host", "unix://"+filepath.Join(dir, "docker.sock"), "info")
-		err := info.Run()
-		cancel()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-dockerd.exited:
-			return fmt.Errorf("it ended at once: %s", lastLines(log.Name()))
-		case <-time.After(100 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("not ready after a minute: %s", lastLines(log.Name()))
-		}
-	}
-}
-
-func lastLines(path string) string {
-	data, _ := os.ReadFile(path)
-	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
-	return strings.Join(lines[max(0, len(lines)-3):], " | ")
-}
-
-// stopDocker ends the daemon and removes what it had.
-func stopDocker() {
-	if c := dockerd.command; c != nil {
-		c.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-dockerd.exited:
-		case <-time.After(30 * time.Second):
-			c.Process.Kill()
-			<-dockerd.exited
-		}
-	}
-	if dockerd.dir != "" {
-		os.RemoveAll(dockerd.dir)
-	}
 }
 
 // trust gives Berth's CA to Docker for this test, in the directory that Docker's manual names for a registry.
