@@ -31,9 +31,10 @@ SUDO = $(if $(filter 0,$(shell id -u)),,sudo -E)
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-build: ## compile bin/berth
+build: ## compile bin/berth and bin/berth-agent
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/berth ./services/cmd/berth
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/berth-agent ./agent/cmd/berth-agent
 
 ova-tool: ## compile bin/ova, which makes and checks OVAs
 	@mkdir -p bin

@@ -28,6 +28,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/singleflight"
 
+	"berth/appliance/backoff"
 	"berth/appliance/secret"
 	"berth/services/configuration"
 	"berth/services/database"
@@ -46,7 +47,7 @@ type Store struct {
 	process []byte // keys the names under which credentials are remembered; random
 
 	cache   *cache
-	backoff *backoff
+	backoff *backoff.Backoff
 	hasher  *hasher
 	flights singleflight.Group
 
@@ -83,7 +84,7 @@ func New(pool *pgxpool.Pool, key secret.Key, outbox *event.Outbox) *Store {
 	rand.Read(process) // never fails (crypto/rand, Go 1.24)
 	return &Store{
 		pool: pool, outbox: outbox, key: key, robots: key.For("robot secret"), tokens: key.For("personal access token"), process: process,
-		logins: newLogins(nil), cache: newCache(), backoff: newBackoff(), hasher: newHasher(), used: map[used]time.Time{},
+		logins: newLogins(nil), cache: newCache(), backoff: backoff.New(), hasher: newHasher(), used: map[used]time.Time{},
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"berth/appliance/backoff"
 	"berth/appliance/fault"
 	"berth/services/access"
 	"berth/services/database"
@@ -40,7 +41,7 @@ func (s *Store) authenticate(ctx context.Context, username, password, source str
 		return p, false, wrong() // nobody's name, and PostgreSQL would refuse it as text
 	}
 	k := s.credential(username, password)
-	who := attempt{strings.ToLower(username), sourceKey(source)}
+	who := backoff.On(username, source)
 	now := time.Now()
 	v, known := s.cache.get(k, now)
 	s.hits.Note(known)
@@ -48,7 +49,7 @@ func (s *Store) authenticate(ctx context.Context, username, password, source str
 		return p, true, wrong() // the caller has been told before: no new guess
 	}
 	// This comes before a good verdict is used: a hit would tell a guess that it is right.
-	if wait := s.backoff.waiting(who, now); wait > 0 {
+	if wait := s.backoff.Waiting(who, now); wait > 0 {
 		return p, false, tooMany(wait)
 	}
 	if !known {
@@ -83,16 +84,16 @@ func (s *Store) credential(username, password string) (c credential) {
 // check verifies a credential and remembers the verdict. Callers that come with
 // the same credential from the same source meanwhile share the work, which
 // hence does not end with the first caller's request.
-func (s *Store) check(ctx context.Context, k credential, who attempt, username, password string) (verdict, error) {
-	flight := s.flights.DoChan(string(k[:])+who.source, func() (any, error) {
+func (s *Store) check(ctx context.Context, k credential, who backoff.Attempt, username, password string) (verdict, error) {
+	flight := s.flights.DoChan(string(k[:])+who.Source, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
 		defer cancel()
-		if wait := s.backoff.begin(who, time.Now()); wait > 0 {
+		if wait := s.backoff.Begin(who, time.Now()); wait > 0 {
 			return verdict{}, tooMany(wait)
 		}
 		version := s.cache.version()
 		v, err := s.verify(ctx, username, password)
-		s.backoff.end(who, v.ok, err != nil, time.Now())
+		s.backoff.End(who, v.ok, err != nil, time.Now())
 		if err != nil {
 			return verdict{}, database.Fault(err)
 		}
@@ -253,3 +254,8 @@ func (s *Store) flushUses(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Backoff is the cause of a TooMany fault: how long the caller has to wait.
+type Backoff struct{ Wait time.Duration }
+
+func (b *Backoff) Error() string { return fmt.Sprintf("%s left to wait", b.Wait.Round(time.Second)) }

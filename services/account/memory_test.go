@@ -2,7 +2,6 @@ package account
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -61,74 +60,6 @@ func TestHasherBoundsTheStorm(t *testing.T) {
 	wg.Wait()
 	for _, done := range held {
 		done()
-	}
-}
-
-func TestBackoffGrowsAndForgives(t *testing.T) {
-	b, a := newBackoff(), attempt{"admin", "10.0.0.1"}
-	now := time.Unix(1e9, 0)
-	fail := func() {
-		t.Helper()
-		if wait := b.begin(a, now); wait != 0 {
-			t.Fatalf("must wait %s", wait)
-		}
-		b.end(a, false, false, now)
-	}
-	for range freeFailures {
-		fail()
-	}
-	for _, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30} {
-		fail()
-		if got := b.begin(a, now); got != want*time.Second {
-			t.Fatalf("wait %s, want %d s", got, want)
-		}
-		if got := b.waiting(attempt{"admin", "10.0.0.2"}, now); got != 0 {
-			t.Fatalf("another source waits %s", got)
-		}
-		now = now.Add(want * time.Second)
-	}
-	now = now.Add(time.Hour)
-	fail()
-	if got := b.waiting(a, now); got != 0 {
-		t.Errorf("an hour later still %s", got)
-	}
-	b.begin(a, now)
-	b.end(a, true, false, now)
-	if len(b.attempts) != 0 {
-		t.Errorf("success leaves %d attempts", len(b.attempts))
-	}
-}
-
-func TestBackoffBoundsParallelGuesses(t *testing.T) {
-	b, a, now := newBackoff(), attempt{"admin", "10.0.0.1"}, time.Unix(1e9, 0)
-	through := 0
-	for range 50 {
-		if b.begin(a, now) == 0 {
-			through++
-		}
-	}
-	if through != maxPending {
-		t.Errorf("%d guesses at once, want %d", through, maxPending)
-	}
-}
-
-func TestBackoffIsBounded(t *testing.T) {
-	b, now := newBackoff(), time.Unix(1e9, 0)
-	for i := range 2 * maxAttempts {
-		a := attempt{fmt.Sprint(i), "s"}
-		b.begin(a, now)
-		b.end(a, false, false, now)
-	}
-	if len(b.attempts) > maxAttempts {
-		t.Errorf("%d attempts", len(b.attempts))
-	}
-}
-
-func TestSourceKey(t *testing.T) {
-	for in, want := range map[string]string{"10.1.2.3": "10.1.2.3", "::ffff:10.1.2.3": "10.1.2.3", "2001:db8::1": "2001:db8::/64", "2001:db8:0:0:ffff::2": "2001:db8::/64", "fe80::1%eth0": "fe80::/64", "console": "console", "": ""} {
-		if got := sourceKey(in); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
-		}
 	}
 }
 

@@ -1,16 +1,16 @@
-package account
+// Package backoff slows the guessing of passwords down, and locks nobody out.
+//
+// What it counts is the pair of an account and the place that somebody tries from:
+// a stranger who guesses makes only himself wait, never an administrator who is
+// somewhere else.
+package backoff
 
 import (
-	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 )
-
-// Backoff is the cause of a TooMany fault: how long the caller has to wait.
-type Backoff struct{ Wait time.Duration }
-
-func (b *Backoff) Error() string { return fmt.Sprintf("%s left to wait", b.Wait.Round(time.Second)) }
 
 const (
 	freeFailures = 3                // wrong passwords that cost nothing
@@ -20,9 +20,11 @@ const (
 	maxPending   = 4                // different passwords of one pair checked at once
 )
 
-// attempt is who tries to log in as whom. Counting the pair keeps a stranger
-// from locking an administrator out who is somewhere else.
-type attempt struct{ account, source string }
+// Attempt is who tries to log in as whom.
+type Attempt struct{ Account, Source string }
+
+// On is an attempt on an account from an address.
+func On(account, source string) Attempt { return Attempt{strings.ToLower(account), sourceKey(source)} }
 
 // sourceKey groups the addresses that one stranger may have: in IPv6 a whole /64.
 func sourceKey(source string) string {
@@ -45,17 +47,19 @@ type failures struct {
 	pending int
 }
 
-// backoff slows guessing down.
-type backoff struct {
+// Backoff remembers who has guessed how often. It forgets what is old, and holds a
+// bounded number of pairs.
+type Backoff struct {
 	mu       sync.Mutex
-	attempts map[attempt]*failures
+	attempts map[Attempt]*failures
 }
 
-func newBackoff() *backoff { return &backoff{attempts: map[attempt]*failures{}} }
+// New makes one that remembers nothing yet.
+func New() *Backoff { return &Backoff{attempts: map[Attempt]*failures{}} }
 
-// begin asks to check a password, and gives how long to wait first. If that is
-// zero, end must follow.
-func (b *backoff) begin(a attempt, now time.Time) time.Duration {
+// Begin asks to check a password, and gives how long to wait first. If that is
+// zero, End must follow.
+func (b *Backoff) Begin(a Attempt, now time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	f := b.attempts[a]
@@ -76,9 +80,9 @@ func (b *backoff) begin(a attempt, now time.Time) time.Duration {
 	return 0
 }
 
-// end tells how the check that begin let through came out. unknown means that
+// End tells how the check that Begin let through came out. unknown means that
 // it could not be done.
-func (b *backoff) end(a attempt, ok, unknown bool, now time.Time) {
+func (b *Backoff) End(a Attempt, ok, unknown bool, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	f := b.attempts[a]
@@ -110,8 +114,8 @@ func (f *failures) fail(now time.Time) {
 	}
 }
 
-// waiting gives how long a pair has to wait, without asking for a check.
-func (b *backoff) waiting(a attempt, now time.Time) time.Duration {
+// Waiting gives how long a pair has to wait, without asking for a check.
+func (b *Backoff) Waiting(a Attempt, now time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if f := b.attempts[a]; f != nil {
@@ -121,7 +125,7 @@ func (b *backoff) waiting(a attempt, now time.Time) time.Duration {
 }
 
 // makeRoom drops pairs that need not wait, or else any.
-func (b *backoff) makeRoom(now time.Time) {
+func (b *Backoff) makeRoom(now time.Time) {
 	for a, f := range b.attempts {
 		if f.pending == 0 && now.Sub(f.last) > forgiveAfter*time.Duration(f.count) {
 			delete(b.attempts, a)

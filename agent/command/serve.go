@@ -1,0 +1,173 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"berth/agent/machine"
+	"berth/agent/server"
+	"berth/agent/session"
+	"berth/agent/trail"
+	"berth/appliance/fault"
+	"berth/appliance/logger"
+	"berth/appliance/setting"
+	"berth/appliance/unit"
+)
+
+// daemon is where a daemon keeps its things and listens.
+type daemon struct {
+	root   string // before all paths; "" is the machine's own
+	socket string
+	listen string
+	system machine.System
+	// listening is told the console's address; nil: nobody is.
+	listening func(address string)
+}
+
+func (a *app) serveCommand() *cobra.Command {
+	d := daemon{listen: ":" + strconv.Itoa(setting.ConsolePort)}
+	c := &cobra.Command{
+		Use: "serve", Short: "Run the agent (berth-agent.service does)", Args: cobra.NoArgs, GroupID: "run",
+		RunE: func(c *cobra.Command, _ []string) error {
+			d.socket = a.socket
+			return a.serve(c.Context(), d)
+		},
+	}
+	c.Flags().StringVar(&d.listen, "listen", d.listen, "`address` of the console, host:port")
+	return c
+}
+
+// serve runs the daemon until ctx ends: READY once the socket is there, the
+// watchdog while it lives, STOPPING when it is asked to end.
+func (a *app) serve(ctx context.Context, d daemon) error {
+	state := filepath.Join(d.root, setting.StateDir)
+	for _, dir := range []string{state, filepath.Join(d.root, setting.AgentRunDir)} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fault.Wrap(fault.Invalid, err, "cannot make the agent's directories").WithHint("run it as root")
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(d.socket), 0o755); err != nil {
+		return fmt.Errorf("cannot make the directory of the socket: %w", err)
+	}
+	sink := logger.NewSink(filepath.Join(d.root, setting.RunDir, "syslog.sock"))
+	log := logger.New(logger.Options{Component: "agent", Stderr: a.stderr, Sink: sink})
+	code := session.NewCode(filepath.Join(d.root, setting.AgentRunDir, "setup-code"))
+	m := machine.New(machine.Options{Root: d.root, System: d.system, Code: code, Log: log})
+	verify := m.Verify
+	sessions := session.New(session.Options{File: filepath.Join(state, "sessions.json"), Verify: verify, Code: code})
+	s, err := server.New(server.Options{Machine: m, Sessions: sessions, Trail: trail.New(filepath.Join(state, "audit.jsonl"), log), Log: log})
+	if err != nil {
+		return err
+	}
+	certificates, err := m.ConsoleCertificate(ctx)
+	if err != nil {
+		return err
+	}
+	local, err := unit.Listen(ctx, "agent", "unix", d.socket, 0o600)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return sink.Run(ctx) })
+	g.Go(func() error { return certificates.Run(ctx) })
+	g.Go(func() error { return serveHTTP(ctx, local, s.Local(), log) })
+	g.Go(func() error { return serveConsole(ctx, d, certificates, s.Remote(), log) })
+	g.Go(func() error { return unit.Watchdog(ctx, s.Alive) })
+	g.Go(func() error { <-ctx.Done(); unit.Stopping(); return nil })
+	log.Info("ready", "socket", d.socket, "listen", d.listen)
+	unit.Ready("serving")
+	if err := g.Wait(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// retry is how long the console's port is waited for between two attempts.
+const retry = 5 * time.Second
+
+// serveConsole serves HTTPS. That it cannot listen ends nothing: the socket, by
+// which it can be repaired, works all the same.
+func serveConsole(ctx context.Context, d daemon, certificates *machine.ConsoleCertificate, h http.Handler, log *slog.Logger) error {
+	for told := false; ; told = true {
+		l, err := unit.Listen(ctx, "console", "tcp", d.listen, 0)
+		if err == nil {
+			if d.listening != nil {
+				d.listening(l.Addr().String())
+			}
+			return serveHTTP(ctx, certificates.Listen(limitListener(l, consoleConnections)), h, log)
+		}
+		if !told {
+			log.Error("cannot serve the console; it is tried again", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(retry):
+		}
+	}
+}
+
+// consoleConnections is how many clients the console has at a time.
+const consoleConnections = 256
+
+// serveHTTP serves one listener until ctx ends, then lets requests finish.
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 32 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(l) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("cannot serve %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(grace); err != nil {
+		return srv.Close()
+	}
+	return nil
+}
+
+// limitListener takes no more connections than n at a time.
+func limitListener(l net.Listener, n int) net.Listener {
+	return &limited{Listener: l, turns: make(chan struct{}, n), closed: make(chan struct{})}
+}
+
+type limited struct {
+	net.Listener
+	turns  chan struct{}
+	closed chan struct{}
+}
+
+func (l *limited) Accept() (net.Conn, error) {
+	select {
+	case l.turns <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.turns
+		return nil, err
+	}
+	return &counted{Conn: c, done: func() { <-l.turns }}, nil
+}
+
+func (l *limited) Close() error {
+	close(l.closed)
+	return l.Listener.Close()
+}
