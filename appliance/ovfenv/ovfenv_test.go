@@ -196,8 +196,7 @@ func TestBlank(t *testing.T) {
 
 // Sources are asked in their order; an absent one is passed over, a broken one too,
 // but not in silence if it was the only one.
-func TestSources(t *testing.T) {
-	t.Parallel()
+func TestSources(t *testing.T) { // not in parallel: it writes programs, and a fork elsewhere would keep them busy
 	dir := t.TempDir()
 	write := func(name string, b []byte, mode os.FileMode) string {
 		path := filepath.Join(dir, name)
