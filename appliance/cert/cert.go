@@ -7,9 +7,14 @@
 //
 //	ca.crt, ca.key           the authority: ECDSA P-256, 10 years
 //	server.crt, server.key   what is served: at most 397 days, all names in it
+//	pair…, previous          behind these two: see pair.go
+//	pending.csr, pending.key a request that no certificate has come for yet
 //
 // ca.key never leaves the machine; whoever has it can be any server to those
 // who trust ca.crt.
+//
+// What an administrator supplies comes through forms, mails and shells that mangle
+// it: Repair makes PEM of it again, Inspect says what it is, Supply serves it.
 package cert
 
 import (
@@ -59,6 +64,11 @@ type Result struct {
 	CA          *x509.Certificate // nil if the certificate was supplied and no CA made
 	Supplied    bool              // by an administrator; Ensure leaves it alone
 	Changed     string            // why a new one was made; "" if none was
+	// Chain are the certificates that are served behind Certificate, its issuer first.
+	Chain []*x509.Certificate
+	// Warnings are what clients may stumble over, in words: it ends soon, a name
+	// is missing …
+	Warnings []string
 }
 
 // Ensure makes sure that dir has a server certificate for all names (DNS names
@@ -68,7 +78,17 @@ type Result struct {
 //
 // A pair that our own CA has not signed is an administrator's, and is never
 // touched; a broken one is a fault.Invalid.
-func Ensure(dir string, names []string) (Result, error) {
+func Ensure(dir string, names []string, opts ...Option) (Result, error) {
+	return ensure(dir, names, false, optionsOf(opts))
+}
+
+// Own serves a certificate of our own CA again, in place of the one that an
+// administrator has supplied, which is kept as the previous one.
+func Own(dir string, names []string, opts ...Option) (Result, error) {
+	return ensure(dir, names, true, optionsOf(opts))
+}
+
+func ensure(dir string, names []string, own bool, o options) (Result, error) {
 	dns, ips, err := sortNames(names)
 	if err != nil {
 		return Result{}, err
@@ -81,12 +101,16 @@ func Ensure(dir string, names []string) (Result, error) {
 		return Result{}, err
 	}
 	server, serr := loadPair(dir, ServerFile, KeyFile)
-	if supplied(dir, ca) {
+	theirs := supplied(dir, ca)
+	if theirs && !own {
 		if serr != nil {
 			return Result{}, fault.Wrap(fault.Invalid, serr, "the certificate that was supplied cannot be used").
 				WithHint("upload the certificate and its key again, or delete server.crt to get one of the appliance's own")
 		}
-		return Result{Certificate: server.Leaf, CA: leaf(ca), Supplied: true}, nil
+		if err := o.grant(filepath.Join(dir, KeyFile)); err != nil {
+			return Result{}, err
+		}
+		return Look(dir, ForNames(names...))
 	}
 	if ca == nil || time.Until(ca.Leaf.NotAfter) < renewAt {
 		if ca, err = makeCA(dir); err != nil {
@@ -94,19 +118,17 @@ func Ensure(dir string, names []string) (Result, error) {
 		}
 	}
 	why := reason(server, serr, ca, dns, ips)
+	if own && theirs {
+		why = "it was asked for"
+	}
 	if why != "" {
-		if server, err = makeServer(dir, ca, dns, ips); err != nil {
+		if server, err = makeServer(dir, ca, dns, ips, o); err != nil {
 			return Result{}, err
 		}
+	} else if err := o.grant(filepath.Join(dir, KeyFile)); err != nil { // restored files may have lost it
+		return Result{}, err
 	}
 	return Result{Certificate: server.Leaf, CA: ca.Leaf, Changed: why}, nil
-}
-
-func leaf(pair *tls.Certificate) *x509.Certificate {
-	if pair == nil {
-		return nil
-	}
-	return pair.Leaf
 }
 
 // supplied reports whether server.crt is there and not ours. Ours is known by
@@ -198,10 +220,27 @@ func makeCA(dir string) (*tls.Certificate, error) {
 		IsCA:                  true,
 		MaxPathLenZero:        true,
 	}
-	return issue(dir, CAFile, caKeyFile, template, nil)
+	certPEM, keyPEM, err := issue(template, nil)
+	if err != nil {
+		return nil, err
+	}
+	// The key first: should the power fail in between, the next Ensure finds no
+	// authority that fits, and makes another.
+	if err := durable.WriteFile(filepath.Join(dir, caKeyFile), keyPEM, 0o600); err != nil {
+		return nil, err
+	}
+	if err := durable.WriteFile(filepath.Join(dir, CAFile), certPEM, 0o644); err != nil {
+		return nil, err
+	}
+	return parsePair(certPEM, keyPEM)
 }
 
-func makeServer(dir string, ca *tls.Certificate, dns []string, ips []net.IP) (*tls.Certificate, error) {
+func parsePair(certPEM, keyPEM []byte) (*tls.Certificate, error) {
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	return &pair, err
+}
+
+func makeServer(dir string, ca *tls.Certificate, dns []string, ips []net.IP, o options) (*tls.Certificate, error) {
 	start := time.Now().Add(-early)
 	end := start.Add(serverLife)
 	if ca.Leaf.NotAfter.Before(end) {
@@ -224,16 +263,22 @@ func makeServer(dir string, ca *tls.Certificate, dns []string, ips []net.IP) (*t
 		DNSNames:              dns,
 		IPAddresses:           ips,
 	}
-	return issue(dir, ServerFile, KeyFile, template, ca)
+	certPEM, keyPEM, err := issue(template, ca)
+	if err != nil {
+		return nil, err
+	}
+	if err := install(dir, certPEM, keyPEM, o); err != nil {
+		return nil, err
+	}
+	return parsePair(certPEM, keyPEM)
 }
 
 // issue makes a key and a certificate for it, signed by ca, or by itself if
-// there is none. The key is written first: should the power fail in between,
-// the next Ensure finds a certificate of ours that does not fit, and renews it.
-func issue(dir, certName, keyName string, template *x509.Certificate, ca *tls.Certificate) (*tls.Certificate, error) {
+// there is none.
+func issue(template *x509.Certificate, ca *tls.Certificate) (certPEM, keyPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	parent, signer := template, any(key)
 	if ca != nil {
@@ -241,22 +286,13 @@ func issue(dir, certName, keyName string, template *x509.Certificate, ca *tls.Ce
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
 	if err != nil {
-		return nil, fmt.Errorf("cannot make a certificate: %w", err)
+		return nil, nil, fmt.Errorf("cannot make a certificate: %w", err)
 	}
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return nil, fmt.Errorf("cannot make a key: %w", err)
+		return nil, nil, fmt.Errorf("cannot make a key: %w", err)
 	}
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	if err := durable.WriteFile(filepath.Join(dir, keyName), keyPEM, 0o600); err != nil {
-		return nil, err
-	}
-	if err := durable.WriteFile(filepath.Join(dir, certName), certPEM, 0o644); err != nil {
-		return nil, err
-	}
-	pair, err := tls.X509KeyPair(certPEM, keyPEM)
-	return &pair, err
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
 }
 
 // loadPair reads a certificate and its key, and checks that they fit.
