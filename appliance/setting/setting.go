@@ -309,6 +309,11 @@ func (s *Settings) S3() (bucket, prefix, file string) {
 // Socket is the path of a service's unix socket.
 func (s *Settings) Socket(service string) string { return filepath.Join(s.Run, service+".sock") }
 
+// ReadOnlyFile is the path of a file whose being there makes the registry refuse
+// pushes, for the reason that is written in it. The agent makes it when a disk
+// gets full.
+func (s *Settings) ReadOnlyFile() string { return filepath.Join(s.Run, "read-only") }
+
 // Trash and Grace give durations with their defaults.
 
 func (s *Settings) Trash() time.Duration {

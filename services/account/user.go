@@ -235,12 +235,18 @@ func (s *Store) setPassword(ctx context.Context, id int64, old *string, password
 		UPDATE users SET password = $2, updated_at = now() WHERE id = $1 RETURNING username`, hash)
 }
 
+// Empty reports whether there are no users at all, not even admin.
+func (s *Store) Empty(ctx context.Context) (bool, error) {
+	var empty bool
+	err := s.pool.QueryRow(ctx, `SELECT NOT EXISTS (SELECT FROM users)`).Scan(&empty)
+	return empty, database.Fault(err)
+}
+
 // EnsureAdmin makes the user admin, with id 1, if there are no users at all. It
 // reports whether it did.
 func (s *Store) EnsureAdmin(ctx context.Context, password string) (created bool, err error) {
-	var some bool
-	if err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM users)`).Scan(&some); err != nil || some {
-		return false, database.Fault(err) // a later start need not know the first password
+	if empty, err := s.Empty(ctx); err != nil || !empty {
+		return false, err // a later start need not know the first password
 	}
 	if err := CheckStrength(password); err != nil {
 		return false, err

@@ -21,8 +21,9 @@ import (
 
 const (
 	localName = "berth-local"
-	dirMode   = 0o750
-	fileMode  = 0o640
+	// The umask decides whether the group may write, too.
+	dirMode  = 0o770
+	fileMode = 0o660
 )
 
 // Local is a storage driver over one directory. It is distribution's

@@ -76,7 +76,7 @@ func (a *app) adminCommand() *cobra.Command {
 	user.AddCommand(a.userList(), a.userCreate(), a.userDelete(), a.userSysadmin())
 	projects := &cobra.Command{Use: "project", Short: "Projects"}
 	projects.AddCommand(a.projectList(), a.projectCreate(), a.projectRename(), a.projectDelete(), a.projectMember())
-	admin.AddCommand(a.resetPassword(), user, projects)
+	admin.AddCommand(a.initCommand(), a.resetPassword(), user, projects)
 	return admin
 }
 

@@ -82,12 +82,13 @@ func printError(w io.Writer, err error) {
 // app is what all commands share.
 type app struct {
 	stdout, stderr io.Writer
+	appliance      string // settings file that is read if there is one and nothing else is said
 	config         string // --config
 	flags          setting.Settings
 }
 
 func newRoot(stdout, stderr io.Writer) *cobra.Command {
-	a := &app{stdout: stdout, stderr: stderr}
+	a := &app{stdout: stdout, stderr: stderr, appliance: setting.File}
 	root := &cobra.Command{
 		Use:   "berth",
 		Short: "A container registry",
@@ -143,7 +144,7 @@ func countArgs(c *cobra.Command) {
 func (a *app) settingFlags(c *cobra.Command) {
 	f := c.Flags()
 	a.flags = setting.Default()
-	f.StringVar(&a.config, "config", "", "settings `file`; flags go over what it says")
+	f.StringVar(&a.config, "config", "", "settings `file`; flags go over what it says (default, without --data: "+setting.File+", where there is one)")
 	f.StringVar(&a.flags.Data, "data", a.flags.Data, "`directory` of everything that must survive")
 	f.StringVar(&a.flags.Database, "database", "", "`URL` of an external PostgreSQL (default: a private one below --data)")
 	f.StringVar(&a.flags.Storage, "storage", "", "where blobs are: a `directory`, or s3://BUCKET[/PREFIX]?settings=FILE (default: storage below --data)")
@@ -161,9 +162,9 @@ func must(err error) {
 // settings puts flags over the file over the defaults, and checks the result.
 func (a *app) settings(c *cobra.Command) (setting.Settings, error) {
 	s := setting.Default()
-	if a.config != "" {
+	if file := a.settingsFile(c); file != "" {
 		var err error
-		if s, err = setting.Read(a.config); err != nil {
+		if s, err = setting.Read(file); err != nil {
 			return s, err
 		}
 	}
@@ -187,6 +188,18 @@ func (a *app) settings(c *cobra.Command) (setting.Settings, error) {
 	}
 	err := resolve(&s)
 	return s, err
+}
+
+// settingsFile is the file to read; "" = none. At the appliance's console nobody
+// has to say which. `berth up` is the laptop's, and has nothing to do with it.
+func (a *app) settingsFile(c *cobra.Command) string {
+	if a.config != "" || c.Flags().Changed("data") || c.Name() == "up" {
+		return a.config
+	}
+	if _, err := os.Stat(a.appliance); err != nil {
+		return ""
+	}
+	return a.appliance
 }
 
 // quietly is the log of a command that does one thing: to standard error alone.

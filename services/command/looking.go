@@ -5,6 +5,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -36,7 +37,7 @@ func (p *process) options(service string, more ...database.Option) []database.Op
 // startLooking opens the metrics' port and the debug socket, and serves them
 // until stop; it begins to send spans. service is "" for a process with all of them, which has the first
 // port and the socket debug.sock; a service of its own has its place in
-// setting.MetricsPorts, and NAME.debug.sock.
+// setting.MetricsPorts, and debug.sock in a directory of its own.
 func (p *process) startLooking(ctx context.Context, service string) (stop func(), err error) {
 	if p.spans, err = trace.Open(ctx, trace.Options{Endpoint: p.settings.Traces, Log: p.log, Metrics: p.meter(orBerth(service))}); err != nil {
 		return nil, err
@@ -49,7 +50,11 @@ func (p *process) startLooking(ctx context.Context, service string) (stop func()
 			return nil, err
 		}
 	}
-	socket, err := unit.Listen(ctx, "debug", "unix", debugSocket(p.settings, service), 0o600)
+	path := debugSocket(p.settings, service)
+	var socket net.Listener
+	if err = os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
+		socket, err = unit.Listen(ctx, "debug", "unix", path, 0o600)
+	}
 	if err != nil {
 		if port != nil {
 			port.Close()
@@ -83,12 +88,13 @@ func (p *process) measure(service string) {
 		Help: "Lines of this process's log that had no room while the log service did not take them."}, func() float64 { return float64(p.sink.Dropped()) })
 }
 
-// debugSocket is the path of a process's debug socket.
+// debugSocket is the path of a process's debug socket. That of a service is in a
+// directory where the others cannot write (a unit's RuntimeDirectory).
 func debugSocket(s setting.Settings, service string) string {
 	if service == "" {
 		return filepath.Join(s.Run, "debug.sock")
 	}
-	return filepath.Join(s.Run, service+".debug.sock")
+	return filepath.Join(s.Run, service, "debug.sock")
 }
 
 // defaultMetrics is where metrics are unless the settings say otherwise.

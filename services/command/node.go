@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"berth/appliance/fault"
 	"berth/appliance/secret"
@@ -61,7 +62,8 @@ func resolve(s *setting.Settings) (err error) {
 }
 
 // prepareDirs makes the directories of a node, readable by nobody else. The
-// private database's own user passes through two of them.
+// private database's own user passes through two of them. In the appliance all
+// of them are there, and root's.
 func prepareDirs(s setting.Settings) error {
 	for _, d := range []struct {
 		path string
@@ -72,10 +74,28 @@ func prepareDirs(s setting.Settings) error {
 		}
 	}
 	info, err := os.Lstat(s.Run)
-	if err != nil || !info.IsDir() || !mine(info) {
+	if err != nil || !info.IsDir() || !ours(info) {
 		return fault.Wrap(fault.Precondition, err, "%s is not a directory of ours", s.Run).WithHint("remove it, or set run in the settings")
 	}
 	return nil
+}
+
+// The key files of a node.
+const (
+	berthKey = "berth.key" // seals what is secret in the database
+	tokenKey = "token.key" // seals the keys that tokens are signed with; the token service's alone
+)
+
+// keyFile is where the key of that name is: with what systemd has handed to this
+// unit (LoadCredential), or else in the node's own directory.
+func keyFile(s setting.Settings, name string) string {
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return filepath.Join(s.Keys(), name)
 }
 
 // cluster is the private PostgreSQL of a node.
@@ -109,7 +129,7 @@ type node struct {
 func openNode(ctx context.Context, s setting.Settings, log *slog.Logger, conns int, options ...database.Option) (*node, error) {
 	n := &node{settings: s, log: log}
 	var err error
-	if n.key, err = secret.LoadKey(filepath.Join(s.Keys(), "berth.key")); err != nil {
+	if n.key, err = secret.LoadKey(keyFile(s, berthKey)); err != nil {
 		return nil, err
 	}
 	if n.pool, err = database.Open(ctx, databaseURL(s), conns, options...); err != nil {
@@ -216,6 +236,11 @@ func (n *node) blobs(ctx context.Context) (*blob.Store, error) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fault.Wrap(fault.Invalid, err, "cannot make the directory").On("storage")
 		}
+		if info, err := os.Stat(dir); err == nil && info.Mode()&os.ModeSetgid != 0 {
+			// A directory that several users share: what one of them makes, root at the
+			// console too, the others can change.
+			unix.Umask(0o007)
+		}
 		return blob.OpenLocal(dir)
 	}
 	s3, err := s3Settings(n.settings)
@@ -267,12 +292,6 @@ func (n *node) artifacts(blobs *blob.Store) (*artifact.Store, error) {
 func (n *node) quotasBind(ctx context.Context) bool {
 	s, err := n.configuration.Current(ctx)
 	return err != nil || s.QuotaEnabled
-}
-
-// readOnly reports whether an administrator has closed the registry for writes.
-func (n *node) readOnly(ctx context.Context) (bool, error) {
-	s, err := n.configuration.Current(ctx)
-	return s.ReadOnly, err
 }
 
 // withNode runs f for a command that works on a node's data, whether the node

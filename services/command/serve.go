@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -161,7 +160,7 @@ func runToken(ctx context.Context, p *process, ready func()) error {
 		return err
 	}
 	defer n.close()
-	key, err := secret.LoadKey(filepath.Join(p.settings.Keys(), "token.key"))
+	key, err := secret.LoadKey(keyFile(p.settings, tokenKey))
 	if err != nil {
 		return err
 	}
@@ -295,7 +294,7 @@ func runRegistry(ctx context.Context, p *process, ready func()) error {
 	n.measureVolumes(p.meter("registry"))
 	pulls := artifact.NewPulls(st.artifacts)
 	handler, err := registry.New(registry.Options{
-		Artifacts: st.artifacts, Blobs: st.blobs, SessionKey: n.key.For("upload sessions"), Log: p.log, Tracer: p.spans.Tracer("registry"), ReadOnly: n.readOnly,
+		Artifacts: st.artifacts, Blobs: st.blobs, SessionKey: n.key.For("upload sessions"), Log: p.log, Tracer: p.spans.Tracer("registry"), Closed: newClosure(n).closed,
 		Auth: &registry.Auth{Tokens: verifier, Accounts: n.accounts, Projects: n.projects},
 		Pulls: func(p registry.PullRecord) {
 			pulls.Add(p.ManifestID, p.RepoID, p.Repo, p.Tag, p.Digest, p.Origin)

@@ -39,9 +39,10 @@ type Options struct {
 	Pulls      func(PullRecord)
 	Log        *slog.Logger
 	Tracer     *trace.Tracer // nil = none
-	// ReadOnly reports whether nothing may be written for now. It is asked on every
-	// write, so it answers from memory. Nil means that it never is so.
-	ReadOnly func(ctx context.Context) (bool, error)
+	// Closed says why nothing may be written for now: a Forbidden fault, or what
+	// kept it from finding out. It is asked on every write, so it answers from
+	// memory. Nil, as its answer too, means that writing is allowed.
+	Closed func(ctx context.Context) error
 }
 
 // Authenticator says what a request may do.
@@ -244,14 +245,10 @@ func (s *Server) origin(c *call) event.Origin {
 
 // writable refuses writes while the registry is read-only.
 func (s *Server) writable(ctx context.Context) error {
-	if s.ReadOnly == nil {
+	if s.Closed == nil {
 		return nil
 	}
-	closed, err := s.ReadOnly(ctx)
-	if err == nil && closed {
-		err = fault.New(fault.Forbidden, "the registry is read-only for now").WithHint("pulls go on; try again when an administrator has ended the maintenance")
-	}
-	return err
+	return s.Closed(ctx)
 }
 
 // onTags refuses what the caller may do in the repository, but not with these
