@@ -17,7 +17,7 @@ FUZZ_TIME     ?= 10s
 # What the tests drive or need, as Debian packages.
 TEST_PACKAGES_DEBIAN = postgresql docker.io podman skopeo buildah containerd runc \
 	iproute2 openssl ca-certificates procps slapd prometheus rsyslog rsyslog-openssl systemd-journal-remote \
-	qemu-utils
+	qemu-utils shellcheck systemd-container nftables dnsmasq-base e2fsprogs
 
 # What building the image drives (docs/building.md).
 IMAGE_PACKAGES_DEBIAN = debootstrap e2fsprogs dosfstools mtools fdisk grub-common grub-pc-bin grub-efi-amd64-bin \
@@ -26,7 +26,7 @@ SUDO = $(if $(filter 0,$(shell id -u)),,sudo -E)
 
 .DEFAULT_GOAL := help
 .PHONY: help build ova-tool run run-deps tools test-deps test fmt vet staticcheck race check fuzz bench clean \
-	image-deps rootfs-base lock
+	image-deps rootfs-base rootfs lock
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +45,9 @@ image-deps: ## install the Debian packages that building the image drives
 
 rootfs-base: image-deps ## the appliance's Debian as a tree, in ~/.cache/berth-image; prints its path (MIRROR= LOCK=warn)
 	@$(SUDO) packer/debian/base.sh
+
+rootfs: build ## the whole appliance as a tree in dist/rootfs, as the tests boot it
+	@base=$$($(MAKE) --no-print-directory -s rootfs-base) && $(SUDO) appliance/tree.sh "$$base" bin dist/rootfs
 
 lock: image-deps ## make the tree with what the mirror has now, and packer/debian/packages.lock anew
 	@$(SUDO) env LOCK=write packer/debian/base.sh
