@@ -166,4 +166,3 @@ func TestSettingsFile(t *testing.T) {
 		}
 	}
 }
-
