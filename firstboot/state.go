@@ -12,6 +12,7 @@ import (
 
 	"berth/appliance/diskrole"
 	"berth/appliance/durable"
+	"berth/appliance/fault"
 	"berth/appliance/secret"
 )
 
@@ -132,8 +133,16 @@ type stored struct {
 }
 
 // SaveAnswers keeps the answers, which should be complete and checked, for the
-// next Run, which does every step with them.
+// next Run, which does every step with them. Once the first boot has ended it is a
+// fault.Precondition.
 func SaveAnswers(dir string, a Answers) error {
+	s, err := ReadState(dir)
+	if err != nil {
+		return err
+	}
+	if s.Done() {
+		return fault.New(fault.Precondition, "the first boot has ended").WithHint("change the settings in the appliance console")
+	}
 	f := stored{ID: rand.Text(), Answers: a, Secrets: map[string]string{}}
 	for name, s := range a.secrets() {
 		if *s != "" {
@@ -154,11 +163,11 @@ func LoadAnswers(dir string) (a Answers, found bool, err error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return NewAnswers(), false, err
 	}
-	values, err := loadProperties(dir)
-	if err != nil || len(values) == 0 {
+	properties, err := loadImported(dir)
+	if err != nil || len(properties.Values) == 0 {
 		return NewAnswers(), false, err
 	}
-	a, _ = FromProperties(values) // the faults are in the state
+	a, _ = FromProperties(properties.Values) // the faults are in the state
 	return a, true, nil
 }
 
@@ -175,23 +184,6 @@ func loadAnswers(dir string) (stored, error) {
 		*s = secret.Text(f.Secrets[name])
 	}
 	return f, nil
-}
-
-// loadProperties gives the values of the import while the first boot lasts; nil if
-// there was none.
-func loadProperties(dir string) (map[string]string, error) {
-	b, err := os.ReadFile(filepath.Join(dir, propertiesFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	var values map[string]string
-	if err == nil {
-		err = json.Unmarshal(b, &values)
-	}
-	if err != nil {
-		return nil, errors.New("cannot use the imported properties: the file is damaged")
-	}
-	return values, nil
 }
 
 func writeSecretFile(path string, v any) error {
