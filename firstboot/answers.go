@@ -64,9 +64,13 @@ type Answers struct {
 	Unattended bool `json:"unattended"`
 
 	// UseDisks are blank disks without a mark (device paths) that somebody has
-	// chosen for a role; nothing else makes the first boot write to such a disk.
+	// chosen for a role, or OnSystemDisk; nothing else makes the first boot write to
+	// such a disk.
 	UseDisks map[diskrole.Role]string `json:"use_disks"`
 }
+
+// OnSystemDisk, in place of a device, leaves a role's files on the system disk.
+const OnSystemDisk = "system"
 
 // NewAnswers are the answers before anybody has said anything.
 func NewAnswers() Answers { return Answers{Settings: setting.Appliance()} }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"berth/appliance/cert"
 	"berth/appliance/diskrole"
 	"berth/appliance/property"
 	"berth/appliance/setting"
@@ -94,7 +95,7 @@ func TestTolerance(t *testing.T) {
 		{minimal("vcenter.address", "https://vc.example.com/", "vcenter.thumbprint", "sha256 Fingerprint="+print), func(a firstboot.Answers) any {
 			return a.Settings.VCenter.Address + " " + strings.ToLower(strings.ReplaceAll(a.Settings.VCenter.Thumbprint, ":", ""))
 		}, "vc.example.com " + print},
-		{minimal("syslog.targets", "udp://a:514; tls://b,tcp://c", "syslog.ca", "x"), func(a firstboot.Answers) any {
+		{minimal("syslog.targets", "udp://a:514; tls://b,tcp://c", "syslog.ca", strings.ReplaceAll(pair(t).certificate, "\n", " ")), func(a firstboot.Answers) any {
 			var to []string
 			for _, f := range a.Settings.Logs.Forward {
 				to = append(to, f.Name+" "+f.To+" "+f.CA)
@@ -140,6 +141,51 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		if !named[name] {
 			t.Errorf("no fault names %s", name)
 		}
+	}
+}
+
+type keyPair struct{ certificate, key string }
+
+// pair is a certificate with its key.
+func pair(t testing.TB) keyPair {
+	t.Helper()
+	dir := t.TempDir()
+	if _, err := cert.Ensure(dir, []string{"r.example.com"}); err != nil {
+		t.Fatal(err)
+	}
+	read := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	return keyPair{read(cert.ServerFile), read(cert.KeyFile)}
+}
+
+// Certificates are mended as far as can be, and what does not fit is told of on its
+// field before anything is done.
+func TestCertificates(t *testing.T) {
+	t.Parallel()
+	good, other := pair(t), pair(t)
+	oneLine := func(s string) string { return strings.Join(strings.Fields(s), " ") }
+	for _, v := range []keyPair{
+		good, {oneLine(good.certificate), oneLine(good.key)}, {base64.StdEncoding.EncodeToString([]byte(good.certificate)), base64.StdEncoding.EncodeToString([]byte(good.key))},
+		{good.certificate + good.key, ""}, {strings.ReplaceAll(good.certificate, "\n", "\r\n"), strings.ReplaceAll(good.key, "\n", `\n`)},
+	} {
+		from(t, minimal("tls.certificate", v.certificate, "tls.private_key", v.key))
+	}
+	for field, v := range map[string]keyPair{
+		"tls.private_key": {good.certificate, ""}, "tls.certificate": {"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----", good.key},
+	} {
+		a, err := firstboot.FromProperties(minimal("tls.certificate", v.certificate, "tls.private_key", v.key))
+		if err != nil || !slices.Contains(fields(a.Check()), field) {
+			t.Errorf("%s: %v, %v", field, err, a.Check())
+		}
+	}
+	a, err := firstboot.FromProperties(minimal("tls.certificate", good.certificate, "tls.private_key", other.key))
+	if err != nil || a.Check() == nil {
+		t.Errorf("another certificate's key: %v, %v", err, a.Check())
 	}
 }
 
@@ -205,7 +251,10 @@ func TestSpecialCharactersArriveUnchanged(t *testing.T) {
 		"proxy.http", "http://p:3128", "proxy.proxy_username", "u$&", "proxy.proxy_password", nasty,
 		"vcenter.address", "vc", "vcenter.vcenter_username", `dom\user&<>"'`, "vcenter.vcenter_password", nasty,
 		"tls.certificate", strings.Repeat("A&<\n", 16000), "tls.private_key", strings.Repeat("B'\"\n", 16000), "tls.key_passphrase", nasty)
-	a := from(t, values)
+	a, err := firstboot.FromProperties(values)
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	if err := firstboot.SaveAnswers(dir, a); err != nil {
 		t.Fatal(err)

@@ -7,12 +7,11 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"golang.org/x/crypto/ssh"
-
+	"berth/appliance/cert"
 	"berth/appliance/diskrole"
 	"berth/appliance/fault"
+	"berth/appliance/login"
 	"berth/appliance/property"
-	"berth/appliance/secret"
 	"berth/appliance/setting"
 )
 
@@ -42,7 +41,7 @@ func (a *Answers) Check() error {
 		c.add("install.restore_secret", later).WithHint("leave it empty")
 	}
 	for _, role := range slices.Sorted(maps.Keys(a.UseDisks)) {
-		if device := a.UseDisks[role]; role == diskrole.System || !slices.Contains(diskrole.All(), role) || !strings.HasPrefix(device, "/dev/") {
+		if device := a.UseDisks[role]; role == diskrole.System || !slices.Contains(diskrole.All(), role) || device != OnSystemDisk && !strings.HasPrefix(device, "/dev/") {
 			c.add("disks."+string(role), "%.60q is not a disk for this role", device)
 		}
 	}
@@ -96,7 +95,7 @@ func (c *checker) passwords(a *Answers) {
 		if p == "" {
 			continue
 		}
-		if err := checkStrength(p); err != nil {
+		if err := login.CheckStrength(p); err != nil {
 			f := fault.Of(err)
 			c.add(name, "%s", f.Text).Hint = f.Hint
 		}
@@ -118,40 +117,56 @@ func (c *checker) passwords(a *Answers) {
 	}
 }
 
-// checkStrength is the one rule for the passwords of people.
-func checkStrength(p secret.Text) error {
-	s := p.Reveal()
-	if len(s) >= 8 && len(s) <= 128 && strings.ContainsAny(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") &&
-		strings.ContainsAny(s, "abcdefghijklmnopqrstuvwxyz") && strings.ContainsAny(s, "0123456789") {
-		return nil
-	}
-	return fault.New(fault.Invalid, "a password has 8 to 128 characters, with at least one upper-case letter, one lower-case letter and one digit")
-}
-
 func (c *checker) keys(keys []string) {
-	for i, k := range keys {
-		if _, _, _, rest, err := ssh.ParseAuthorizedKey([]byte(k)); err != nil || len(rest) > 0 {
-			c.add("appliance.ssh_authorized_keys", "the key in place %d is not a public key as in authorized_keys", i+1).
-				WithHint("paste the one line of a file that ends with .pub")
-		}
+	_, err := login.ParseKeys(keys)
+	for _, f := range Faults(err) {
+		c.add("appliance.ssh_authorized_keys", "%s", f.Text).Hint = f.Hint
 	}
 }
 
-// certificate checks what can be told without looking into it.
+// certificate looks whether certificate, chain and key would be taken, and the
+// collectors' authority.
 func (c *checker) certificate(a *Answers) {
 	switch {
-	case a.Certificate != "" && a.PrivateKey == "":
-		c.add("tls.private_key", "the certificate's private key is missing")
 	case a.Certificate == "" && a.PrivateKey != "":
 		c.add("tls.certificate", "there is a private key without its certificate")
 	case a.Certificate == "" && a.Chain != "":
 		c.add("tls.certificate", "there is a chain without a certificate")
+	case a.Certificate != "" && a.PrivateKey == "" && !strings.Contains(a.Certificate+a.Chain, "PRIVATE KEY"):
+		c.add("tls.private_key", "the certificate's private key is missing")
+	case a.Certificate != "":
+		// A directory that is not there has no key of its own to fall back to.
+		_, err := cert.Inspect("/nonexistent", a.Certificate, a.Chain, a.PrivateKey.Reveal(), a.KeyPassphrase)
+		for _, f := range Faults(err) {
+			c.add(certificateField(f.Field), "%s", f.Text).Hint = f.Hint
+		}
 	}
 	if a.KeyPassphrase != "" && a.PrivateKey == "" {
 		c.add("tls.key_passphrase", "there is no private key that it belongs to")
 	}
 	tls := slices.ContainsFunc(a.Settings.Logs.Forward, func(f setting.Forward) bool { return strings.HasPrefix(f.To, "tls://") })
-	if a.SyslogCA != "" && !tls {
+	if a.SyslogCA == "" {
+		return
+	}
+	if !tls {
 		c.add("syslog.ca", "no collector is reached by tls://")
 	}
+	pem, err := cert.Repair(a.SyslogCA)
+	if err == nil && !strings.Contains(pem, "BEGIN CERTIFICATE") {
+		err = fault.New(fault.Invalid, "there is no certificate in it")
+	}
+	for _, f := range Faults(err) {
+		c.add("syslog.ca", "%s", f.Text).Hint = f.Hint
+	}
+}
+
+// certificateField gives the property of a field of package cert.
+func certificateField(field string) string {
+	switch field {
+	case "chain":
+		return "tls.ca_chain"
+	case "private_key", "key_passphrase":
+		return "tls." + field
+	}
+	return "tls.certificate"
 }

@@ -15,7 +15,6 @@ import (
 
 	"berth/appliance/diskrole"
 	"berth/appliance/fault"
-	"berth/appliance/guestinfo"
 	"berth/appliance/ovfenv"
 	"berth/appliance/setting"
 )
@@ -40,9 +39,22 @@ type Step struct {
 type Work struct {
 	Answers Answers // at a later boot the settings alone
 	First   bool    // the first boot has not ended yet
-	Disks   map[diskrole.Role]DiskState
 	Log     *slog.Logger
-	state   *State
+	// Disks are the places of the roles, as far as they are known from earlier
+	// boots; Place records one.
+	Disks map[diskrole.Role]DiskState
+	state *State
+	save  func() error
+}
+
+// Place records where a role's files are, durably: from now on it must be there at
+// every boot.
+func (w *Work) Place(role diskrole.Role, d DiskState) error {
+	if have, ok := w.Disks[role]; ok && have == d {
+		return nil
+	}
+	w.Disks[role] = d
+	return w.save()
 }
 
 // Warn notes what an administrator should know although nothing has failed.
@@ -61,12 +73,15 @@ func (s *State) warn(text string) {
 
 // Options are what Run works with.
 type Options struct {
-	Dir      string            // of the state; empty: setting.StateDir
-	Settings string            // the settings file; empty: setting.File
-	Sources  []ovfenv.Source   // of the OVF environment, in their order
-	Guest    *guestinfo.Client // for blanking secrets; nil: they are left
+	Dir      string          // of the state; empty: setting.StateDir
+	Settings string          // the settings file; empty: setting.File
+	Sources  []ovfenv.Source // of the OVF environment, in their order
 	Steps    []Step
 	Log      *slog.Logger
+	// Reach is called before it waits for the wizard, with network settings that
+	// came with the environment and are right: or the wizard could not be reached in
+	// a network without DHCP. May be nil.
+	Reach func(context.Context, setting.Network) error
 }
 
 // Run does what this boot needs: the first boot, or what is left of it; at later
@@ -244,7 +259,7 @@ func (e *engine) do(ctx context.Context, step Step) (text string, err error) {
 	if e.state.Disks == nil {
 		e.state.Disks = map[diskrole.Role]DiskState{}
 	}
-	w := &Work{Answers: e.answers, First: !e.state.Done(), Disks: e.state.Disks, Log: e.Log.With("step", step.Name), state: &e.state}
+	w := &Work{Answers: e.answers, First: !e.state.Done(), Disks: e.state.Disks, Log: e.Log.With("step", step.Name), state: &e.state, save: e.save}
 	if step.Check != nil {
 		done, err := step.Check(limited, w)
 		if err != nil || done {

@@ -349,8 +349,7 @@ esac
 	run := func(values map[string]string) {
 		m.write(t, "ovf-env.xml", environment(t, values))
 		o := m.options()
-		o.Guest = guestinfo.New(tool)
-		o.Sources = []ovfenv.Source{ovfenv.GuestInfo(o.Guest)}
+		o.Sources = []ovfenv.Source{ovfenv.GuestInfo(guestinfo.New(tool))}
 		if err := firstboot.Run(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}

@@ -54,11 +54,11 @@ func (e *engine) gather(ctx context.Context) (ready bool, err error) {
 	if faults == nil && e.state.Missing == nil {
 		return true, nil
 	}
-	return false, e.refuse()
+	return false, e.refuse(ctx)
 }
 
 // refuse waits for the wizard, or fails if there is to be none.
-func (e *engine) refuse() error {
+func (e *engine) refuse(ctx context.Context) error {
 	var why, names []string
 	if e.state.Missing != nil {
 		why = append(why, strings.Join(e.state.Missing, ", ")+" missing")
@@ -70,12 +70,29 @@ func (e *engine) refuse() error {
 	if !e.answers.Unattended {
 		e.state.Phase = Waiting
 		e.state.Hint = fmt.Sprintf("finish the setup at https://ADDRESS:%d or on the VM console", setting.ConsolePort)
-		return e.save()
+		if err := e.save(); err != nil {
+			return err
+		}
+		return e.reach(ctx)
 	}
 	e.state.Phase = Failed
 	e.state.Hint = "shut the virtual machine down, correct its vApp properties and power it on; or empty install.unattended, and the wizard asks"
 	err := e.save()
 	return errors.Join(fault.New(fault.Invalid, "the unattended first boot cannot begin: %s", e.state.Text).WithHint("%s", e.state.Hint), err)
+}
+
+// reach sets up the network for the wizard, if the environment has said how.
+func (e *engine) reach(ctx context.Context) error {
+	n := e.answers.Settings.Network
+	wrong := slices.ContainsFunc(e.state.Faults, func(f Fault) bool { return strings.HasPrefix(f.Field, "network.") })
+	if e.Reach == nil || wrong || n.Hostname == "" && !n.Static() && n.IP6 == "" {
+		return nil
+	}
+	if err := e.Reach(ctx, n); err != nil && ctx.Err() == nil {
+		e.state.warn("the network is not up: " + fault.Of(err).Text)
+		return e.save()
+	}
+	return ctx.Err()
 }
 
 // properties imports the OVF environment and makes answers of it. Its faults are
@@ -135,9 +152,6 @@ func (e *engine) note(env ovfenv.Environment) {
 	}
 }
 
-// ejector is a source that can be taken out.
-type ejector interface{ Eject() error }
-
 // scrub takes the secrets away from where the whole guest can read them. It is done
 // as well as the host allows: vCenter writes them anew at the next power-on.
 func (e *engine) scrub(found ovfenv.Found) {
@@ -147,43 +161,20 @@ func (e *engine) scrub(found ovfenv.Found) {
 			names = append(names, p.Name())
 		}
 	}
-	if names == nil {
+	source, ok := found.Source.(ovfenv.Scrubber)
+	if names == nil || !ok {
 		return
 	}
-	// The boot's own end must not stop this half-way, and it is bounded by itself.
+	// The boot's own end must not stop this half-way; it is bounded by itself.
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
-	var err error
-	switch source := found.Source.(type) {
-	case ejector:
-		err = source.Eject()
-	default:
-		if e.Guest == nil || source.Name() != guestSource {
-			return
-		}
-		var b []byte
-		if b, err = ovfenv.Blank(found.Raw, names); err == nil && len(b) > maxRewritten {
-			b = []byte(emptyEnvironment)
-		}
-		if err == nil {
-			err = e.Guest.Set(ctx, ovfenv.Key, string(b))
-		}
-	}
-	if err != nil {
-		e.state.warn(fmt.Sprintf("the passwords could not be removed from the OVF environment (%s): processes in this machine can read them until the next power-on", found.Source.Name()))
+	if err := source.Scrub(ctx, found.Raw, names); err != nil {
+		e.state.warn(fmt.Sprintf("the passwords could not be removed from the OVF environment (%s): programs in this machine can read them until the next power-on", found.Source.Name()))
 		e.Log.Warn("cannot scrub the OVF environment", "err", err)
 		return
 	}
 	e.Log.Info("the OVF environment has no passwords any more", "source", found.Source.Name())
 }
-
-const (
-	guestSource = "guestinfo"
-	// maxRewritten is how long a document may be that goes through an argument of
-	// the tool; a longer one is replaced by an empty one.
-	maxRewritten     = 100 << 10
-	emptyEnvironment = `<Environment xmlns="http://schemas.dmtf.org/ovf/environment/1"><PropertySection/></Environment>`
-)
 
 // compare looks whether the properties have other values than at the import. A
 // value that is gone, or an environment that is, says nothing: the host does not

@@ -54,6 +54,8 @@ type StepState struct {
 type DiskState struct {
 	// UUID is the file system's; empty: the role has a directory on the system disk.
 	UUID string `json:"uuid,omitempty"`
+	// TakenOver is true if the disk came with the files of an earlier appliance.
+	TakenOver bool `json:"taken_over,omitempty"`
 }
 
 // State is what the first boot has done and how this boot goes. It has no secrets.

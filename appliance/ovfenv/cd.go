@@ -68,9 +68,9 @@ func (c *cd) Document(ctx context.Context) ([]byte, error) {
 	}
 }
 
-// Eject opens the drive, so that the secrets on the CD cannot be read any more;
-// vSphere then counts it as disconnected.
-func (c *cd) Eject() error {
+// Scrub opens the drive, so that the CD cannot be read any more; vSphere then counts
+// it as disconnected.
+func (c *cd) Scrub(context.Context, []byte, []string) error {
 	const eject = 0x5309 // CDROMEJECT, linux/cdrom.h
 	f, err := os.OpenFile(c.device, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {

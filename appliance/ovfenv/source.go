@@ -8,6 +8,9 @@ import (
 	"io/fs"
 	"os"
 
+	"golang.org/x/sys/unix"
+
+	"berth/appliance/durable"
 	"berth/appliance/fault"
 	"berth/appliance/guestinfo"
 )
@@ -25,6 +28,13 @@ type Source interface {
 	// Document gives the document as it is. fault.NotFound: there is none, and the
 	// next source is asked.
 	Document(ctx context.Context) ([]byte, error)
+}
+
+// A Scrubber is a source from which secrets can be taken away, where others than
+// root could read them for as long as they are there.
+type Scrubber interface {
+	// Scrub empties the values of the names; document is what the source gave.
+	Scrub(ctx context.Context, document []byte, names []string) error
 }
 
 // A Found is a document with the place that it came from.
@@ -72,6 +82,26 @@ func (g guestInfo) Document(ctx context.Context) ([]byte, error) {
 	return []byte(v), err
 }
 
+const (
+	// maxRewritten is how long a document may be that goes through an argument of
+	// VMware's tool; a longer one is replaced by an empty one.
+	maxRewritten     = 100 << 10
+	emptyEnvironment = `<Environment xmlns="http://schemas.dmtf.org/ovf/environment/1"><PropertySection/></Environment>`
+)
+
+// Scrub writes the document back without the values. vCenter makes it anew, with
+// them, at the next power-on.
+func (g guestInfo) Scrub(ctx context.Context, document []byte, names []string) error {
+	b, err := Blank(document, names)
+	if err != nil {
+		return err
+	}
+	if len(b) > maxRewritten {
+		b = []byte(emptyEnvironment)
+	}
+	return g.client.Set(ctx, Key, string(b))
+}
+
 // File is the document in a file.
 func File(path string) Source { return file(path) }
 
@@ -97,4 +127,17 @@ func (f file) Document(context.Context) ([]byte, error) {
 		return nil, fault.Wrap(fault.Invalid, err, "%s cannot be read", string(f))
 	}
 	return b, nil
+}
+
+// Scrub rewrites the file without the values, unless it is on a file system that
+// cannot be written to: then it was lent to this machine from outside.
+func (f file) Scrub(_ context.Context, document []byte, names []string) error {
+	b, err := Blank(document, names)
+	if err != nil {
+		return err
+	}
+	if err = durable.WriteFile(string(f), b, 0o600); errors.Is(err, unix.EROFS) || errors.Is(err, unix.EBUSY) { // EBUSY: a mount point itself
+		return nil
+	}
+	return err
 }
