@@ -38,14 +38,15 @@ type service struct {
 	about string
 	run   func(ctx context.Context, p *process, ready func()) error
 	// probe is a path that the service answers without the database, by which
-	// the watchdog knows that it lives; "" for one that serves nothing.
+	// the watchdog knows that it lives; that nothing is there is an answer, too. ""
+	// for one that serves nothing.
 	probe string
 }
 
 func services() []service {
 	return []service{
 		{"registry", "Serve the OCI Distribution API, with the front door in the same process", runRegistry, "/v2/"},
-		{"token", "Serve the token service, the only one that can read the signing keys", runToken, "/service/token"},
+		{"token", "Serve the token service, the only one that can read the signing keys", runToken, "/service/alive"},
 		{"core", "Serve Harbor's REST API", runCore, "/api/v2.0/ping"},
 		{"jobs", "Run background jobs: audit trail, garbage collection, verification", runJobs, ""},
 	}

@@ -28,7 +28,12 @@ type Registry struct {
 // Registry returns a protocol client.
 func (s *Server) Registry(t testing.TB, who Login) *Registry {
 	t.Helper()
-	return &Registry{URL: s.URL, Login: who, HTTP: s.Client(t), tokens: map[string]string{}}
+	return NewRegistry(s.URL, who, s.Client(t))
+}
+
+// NewRegistry is a protocol client for the registry at url, https://host:port.
+func NewRegistry(url string, who Login, client *http.Client) *Registry {
+	return &Registry{URL: url, Login: who, HTTP: client, tokens: map[string]string{}}
 }
 
 // A Reply is an answer whose body has been read.

@@ -268,29 +268,34 @@ var Binary = sync.OnceValues(func() (string, error) {
 	if bin := os.Getenv("BERTH_BIN"); bin != "" {
 		return bin, nil
 	}
+	return build("berth-under-test", "./services/cmd/berth")
+})
+
+// AgentBinary is the path of the agent under test, built now from the source.
+var AgentBinary = sync.OnceValues(func() (string, error) { return build("berth-agent-under-test", "./agent/cmd/berth-agent") })
+
+// build compiles a command of this repository into bin.
+func build(name, pkg string) (string, error) {
 	root, err := Root()
 	if err != nil {
 		return "", err
 	}
 	// Renamed into place: packages are tested in parallel, and each finds out for itself that the build is cached.
-	bin := filepath.Join(root, "bin", "berth-under-test")
+	bin := filepath.Join(root, "bin", name)
 	temp := fmt.Sprintf("%s.%d", bin, os.Getpid())
 	if err := os.MkdirAll(filepath.Dir(bin), 0o755); err != nil {
 		return "", err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	build := exec.CommandContext(ctx, "go", "build", "-o", temp, "./services/cmd/berth")
+	build := exec.CommandContext(ctx, "go", "build", "-o", temp, pkg)
 	build.Dir = root
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("cannot build Berth: %v\n%s", err, out)
+		return "", fmt.Errorf("cannot build %s: %v\n%s", pkg, err, out)
 	}
-	if err := os.Rename(temp, bin); err != nil {
-		return "", err
-	}
-	return bin, nil
-})
+	return bin, os.Rename(temp, bin)
+}
 
 // FreeAddr finds a port of host that nobody listens on. Ports below the range of outgoing connections are used: a
 // client's connection could take any other between the look and the listening.
