@@ -21,6 +21,7 @@ import (
 	"berth/appliance/fault"
 	"berth/appliance/setting"
 	"berth/appliance/version"
+	firstboot "berth/firstboot/command"
 )
 
 // The exit codes.
@@ -121,7 +122,7 @@ func newRoot(a *app) *cobra.Command {
 	f.StringVar(&a.socket, "socket", setting.AgentSocket, "the agent's unix `socket`")
 	f.BoolVar(&a.json, "json", false, "print JSON for programs")
 	root.AddGroup(&cobra.Group{ID: "look", Title: "Look:"}, &cobra.Group{ID: "change", Title: "Change:"}, &cobra.Group{ID: "care", Title: "Look after it:"}, &cobra.Group{ID: "run", Title: "Run it:"})
-	root.AddCommand(a.statusCommand(), a.serveCommand(), a.versionCommand())
+	root.AddCommand(a.statusCommand(), a.serveCommand(), firstboot.New(), a.versionCommand())
 	for _, c := range root.Commands() {
 		countArgs(c)
 	}

@@ -95,7 +95,8 @@ func Nodes(dir string) ([]string, error) {
 	}
 	var nodes []string
 	for _, e := range entries {
-		if t := e.Type(); t&fs.ModeDevice != 0 && t&fs.ModeCharDevice == 0 {
+		// The entry's own type says nothing where a node is bind-mounted.
+		if info, err := e.Info(); err == nil && info.Mode()&fs.ModeDevice != 0 && info.Mode()&fs.ModeCharDevice == 0 {
 			nodes = append(nodes, filepath.Join(dir, e.Name()))
 		}
 	}

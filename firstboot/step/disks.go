@@ -1,0 +1,176 @@
+package step
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"berth/appliance/disk"
+	"berth/appliance/diskrole"
+	"berth/appliance/fault"
+	"berth/appliance/setting"
+	"berth/firstboot"
+)
+
+// mountPoints are where the disks of the roles are mounted.
+var mountPoints = []struct {
+	role diskrole.Role
+	at   string
+}{{diskrole.Data, setting.DataMount}, {diskrole.Database, setting.DatabaseMount}, {diskrole.Log, setting.LogMount}}
+
+// A Place is where a role's files go.
+type Place struct {
+	Disk   disk.Disk // zero: a directory on the system disk
+	Format bool      // it is blank, and becomes the role's
+}
+
+// Choose finds the place of a role among the machine's disks, and touches nothing.
+// known is what earlier boots have recorded, nil before the first; chosen is the
+// blank disk that somebody wants for it, or firstboot.OnSystemDisk.
+func Choose(role diskrole.Role, list []disk.Disk, known *firstboot.DiskState, chosen string) (Place, error) {
+	of := func(state disk.State) (found []disk.Disk) {
+		for _, d := range list {
+			if d.State == state && d.Role == role {
+				found = append(found, d)
+			}
+		}
+		return found
+	}
+	ours := of(disk.Ours)
+	if known != nil {
+		return again(role, ours, *known)
+	}
+	switch {
+	case len(ours) == 1:
+		return Place{Disk: ours[0]}, nil
+	case len(ours) > 1:
+		return Place{}, fault.New(fault.Conflict, "there are several disks with the label %s: %s", role.Label(), devices(ours)).
+			WithHint("detach those that do not belong to this appliance")
+	}
+	marked := of(disk.Marked)
+	switch {
+	case len(marked) == 1:
+		return Place{Disk: marked[0], Format: true}, nil
+	case len(marked) > 1:
+		return Place{}, fault.New(fault.Conflict, "there are several blank disks for %s: %s", role, devices(marked)).WithHint("detach those that are too many")
+	case chosen == firstboot.OnSystemDisk:
+		return Place{}, nil
+	case chosen != "":
+		for _, d := range list {
+			if d.Device == chosen && d.State == disk.Blank {
+				return Place{Disk: d, Format: true}, nil
+			}
+		}
+		return Place{}, fault.New(fault.Precondition, "the disk %s, which was chosen for %s, is not there or not blank", chosen, role).
+			WithHint("choose another one, or detach and wipe it")
+	}
+	if blank := slices.DeleteFunc(slices.Clone(list), func(d disk.Disk) bool { return d.State != disk.Blank }); len(blank) > 0 {
+		return Place{}, fault.New(fault.Precondition, "there is no disk for %s, and what the blank disk %s is for is not known", role, devices(blank)).
+			WithHint("say in the wizard which one is for %s, or detach it; then %s has a directory on the system disk", role, role)
+	}
+	return Place{}, nil
+}
+
+// again finds the disk that the role had at the first boot. There is no other: a
+// fresh one in its place would be an empty registry.
+func again(role diskrole.Role, ours []disk.Disk, known firstboot.DiskState) (Place, error) {
+	if known.UUID == "" {
+		return Place{}, nil
+	}
+	for _, d := range ours {
+		if d.UUID == known.UUID {
+			return Place{Disk: d}, nil
+		}
+	}
+	if len(ours) > 0 {
+		return Place{}, fault.New(fault.Precondition, "the disk for %s is another one than before: %s has the file system %s, and it was %s", role, ours[0].Device, ours[0].UUID, known.UUID).
+			WithHint("attach the disk that belongs to this appliance")
+	}
+	return Place{}, fault.New(fault.Unavailable, "the disk for %s (label %s) is missing", role, role.Label()).
+		WithHint("attach it to the virtual machine again and restart; nothing is put in its place")
+}
+
+func devices(list []disk.Disk) string {
+	var names []string
+	for _, d := range list {
+		names = append(names, fmt.Sprintf("%s (%d GiB)", d.Device, d.Bytes>>30))
+	}
+	return strings.Join(names, ", ")
+}
+
+// disks finds, formats and mounts the disks, and makes what the services need on
+// them; at every boot.
+func (m Machine) disks(ctx context.Context, w *firstboot.Work) (string, error) {
+	list, err := disk.List(ctx)
+	if err != nil {
+		return "", err
+	}
+	var said []string
+	for _, mp := range mountPoints {
+		text, err := m.disk(ctx, w, list, mp.role, mp.at)
+		if err != nil {
+			return "", err
+		}
+		if text != "" {
+			said = append(said, text)
+		}
+	}
+	// What these say about owners is true for the disks of another appliance, too.
+	if _, err := run(ctx, nil, "/usr/bin/systemd-tmpfiles", "--create", "--prefix=/storage"); err != nil {
+		return "", fmt.Errorf("cannot make the directories on the disks: %w", err)
+	}
+	if err := m.Systemd.Start(ctx, "berth-storage.target"); err != nil {
+		return "", err
+	}
+	return strings.Join(said, ", "), nil
+}
+
+func (m Machine) disk(ctx context.Context, w *firstboot.Work, list []disk.Disk, role diskrole.Role, at string) (string, error) {
+	var known *firstboot.DiskState
+	if d, ok := w.Disks[role]; ok {
+		known = &d
+	}
+	place, err := Choose(role, list, known, w.Answers.UseDisks[role])
+	if err != nil {
+		return "", err
+	}
+	if place.Disk.Device == "" {
+		if err := os.MkdirAll(at, 0o755); err != nil {
+			return "", fmt.Errorf("cannot make the directory %s: %w", at, err)
+		}
+		w.Warn("%s has no disk of its own: it is on the system disk, which must not run full", role)
+		return "", w.Place(role, firstboot.DiskState{})
+	}
+	d, said := place.Disk, ""
+	if place.Format {
+		said = "formatted " + d.Device + " for " + string(role)
+		if err := disk.Format(ctx, d.Device, role); err != nil {
+			return "", err
+		}
+		if d, err = disk.Probe(d.Device); err != nil {
+			return "", err
+		}
+	} else if known == nil {
+		said = "took over " + d.Device + " for " + string(role)
+	}
+	if err := w.Place(role, firstboot.DiskState{UUID: d.UUID, TakenOver: known == nil && !place.Format || known != nil && known.TakenOver}); err != nil {
+		return "", err
+	}
+	if err := disk.Mount(ctx, d, at); err != nil {
+		return "", err
+	}
+	if bytes, grown, err := disk.Grow(ctx, d.Device); err != nil {
+		w.Warn("the disk for %s could not grow: %v", role, err)
+	} else if grown {
+		said = fmt.Sprintf("%s has grown to %d GiB", role, bytes>>30)
+	}
+	return said, nil
+}
+
+// takenOver are the roles that a disk from an earlier appliance has.
+func takenOver(disks map[diskrole.Role]firstboot.DiskState) []diskrole.Role {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(disks)), func(r diskrole.Role) bool { return !disks[r].TakenOver })
+}
