@@ -49,7 +49,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(buildCommand(), lintCommand(), showCommand(), extractCommand(), propertiesCommand())
+	root.AddCommand(buildCommand(), lintCommand(), showCommand(), extractCommand(), propertiesCommand(), sbomCommand())
 	root.SetArgs(args)
 	ran := false // what fails before a command runs is the command line's fault
 	root.PersistentPreRun = func(*cobra.Command, []string) { ran = true }
