@@ -79,6 +79,7 @@ finish() {
 	rm -rf "${tree:?}"/usr/share/{man,info,lintian,bug}/* "$tree"/usr/share/zoneinfo/{posix,right}
 	find "$tree/usr/share/locale" -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +
 	find "$tree/usr/share/doc" -mindepth 1 -type d -empty -delete
+	licences "$tree"
 	ln -s ../run/systemd/resolve/stub-resolv.conf "$tree/etc/resolv.conf"
 	# What the distribution would start by itself: no update comes but in a new image, and the rest is Berth's to start.
 	in_tree "$tree" systemctl -q disable apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
@@ -89,6 +90,23 @@ finish() {
 	rm -f "$tree"/etc/{passwd,group,shadow,gshadow,subuid,subgid}- "$tree"/var/lib/dpkg/*-old
 	# shellcheck disable=SC2016 # dpkg-query expands it
 	in_tree "$tree" dpkg-query -W -f '${Package} ${Version}\n' | LC_ALL=C sort >"$tree/../packages"
+}
+
+# licences puts back the links by which a package has the licence of another of the same source: dpkg has left them
+# out with the documentation.
+licences() {
+	local tree=$1 package source other
+	declare -A holder
+	# shellcheck disable=SC2016 # dpkg-query expands it
+	in_tree "$tree" dpkg-query -W -f '${Package} ${source:Package}\n' >"$tree/../sources"
+	while read -r package source; do
+		[ ! -e "$tree/usr/share/doc/$package/copyright" ] || holder[$source]=${holder[$source]:-$package}
+	done <"$tree/../sources"
+	while read -r package source; do
+		other=${holder[$source]:-}
+		[ -e "$tree/usr/share/doc/$package" ] || ln -s "${other:-no-licence}" "$tree/usr/share/doc/$package"
+	done <"$tree/../sources"
+	rm "$tree/../sources"
 }
 
 build() {

@@ -72,6 +72,8 @@ chmod 644 "$tree/etc/fstab" "$tree/usr/lib/repart.d/50-root.conf"
 for f in vmlinuz initrd.img; do
 	[ -e "$tree/$f" ] || { echo "disk: $tree has no /$f" >&2; exit 1; }
 done
+# The menu offers the kernel before, if there is one.
+if [ "$(readlink "$tree/vmlinuz")" = "$(readlink "$tree/vmlinuz.old")" ]; then rm -f "$tree/vmlinuz.old" "$tree/initrd.img.old"; fi
 # Nothing is newer than the epoch, and access times say nothing.
 find "$tree" -newermt "@$epoch" -exec touch -h -d "@$epoch" {} +
 find "$tree" -exec touch -h -a -d "@$epoch" {} +
