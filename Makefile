@@ -17,7 +17,7 @@ FUZZ_TIME     ?= 10s
 # What the tests drive or need, as Debian packages.
 TEST_PACKAGES_DEBIAN = postgresql docker.io podman skopeo buildah containerd runc \
 	iproute2 openssl ca-certificates procps slapd prometheus rsyslog rsyslog-openssl systemd-journal-remote \
-	qemu-utils shellcheck systemd-container nftables dnsmasq-base e2fsprogs
+	qemu-utils shellcheck packer openssh-client systemd-container nftables dnsmasq-base e2fsprogs
 
 # What building the image drives (docs/building.md).
 IMAGE_PACKAGES_DEBIAN = debootstrap e2fsprogs dosfstools mtools fdisk grub-common grub-pc-bin grub-efi-amd64-bin \
@@ -26,7 +26,7 @@ SUDO = $(if $(filter 0,$(shell id -u)),,sudo -E)
 
 .DEFAULT_GOAL := help
 .PHONY: help build ova-tool run run-deps tools test-deps test fmt vet staticcheck race check fuzz bench clean \
-	image-deps rootfs-base rootfs test-rootfs lock
+	image-deps rootfs-base rootfs test-rootfs lock ova packer-check test-ova
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,18 @@ rootfs-base: image-deps ## the appliance's Debian as a tree, in ~/.cache/berth-i
 
 rootfs: build ## the whole appliance as a tree in dist/rootfs, as the tests boot it
 	@base=$$($(MAKE) --no-print-directory -s rootfs-base) && $(SUDO) appliance/tree.sh "$$base" bin dist/rootfs
+
+ova: image-deps build ova-tool ## the OVA, with its bill of materials, in dist/: three minutes and more (docs/building.md)
+	@$(SUDO) env COMMIT=$(COMMIT) EPOCH=$$(git log -1 --format=%ct) GOMODCACHE=$$($(GO) env GOMODCACHE) GOROOT=$$($(GO) env GOROOT) \
+		packer/debian/build.sh dist
+
+test-ova: image-deps test-deps ## boot the OVA in dist/ in QEMU, from power-on to docker push: ten minutes (OVA=file RUN=regexp)
+	@mkdir -p dist/test-ova
+	@ova=$(abspath $(or $(OVA),$(lastword $(sort $(wildcard dist/berth-*.ova))))); [ -f "$$ova" ] || { echo "there is no OVA (make ova)"; exit 1; }; \
+	$(SUDO) env BERTH_OVA=$$ova BERTH_OVA_OUT=$(CURDIR)/dist/test-ova $(GO) test -count=1 -v -timeout 60m $(if $(RUN),-run '$(RUN)') ./tests/qemu
+
+packer-check: image-deps ## check the Packer templates, the kickstart file and the scripts without running them
+	@$(GO) test -count=1 ./tests/image
 
 lock: image-deps ## make the tree with what the mirror has now, and packer/debian/packages.lock anew
 	@$(SUDO) env LOCK=write packer/debian/base.sh
