@@ -129,15 +129,19 @@ func (u Unit) because() string {
 	return fmt.Sprintf(" (%s)", u.Result)
 }
 
-// Lines gives the last lines that a unit has written since a time, at most n.
+// Lines gives the last lines that a unit has written since a time, at most n; with
+// the zero time, since ever.
 func Lines(ctx context.Context, unit string, n int, since time.Time) ([]string, error) {
 	if err := checkName(unit); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "journalctl", "--unit="+unit, "--lines="+strconv.Itoa(n), "--output=cat", "--no-pager", "--quiet",
-		"--since=@"+strconv.FormatInt(since.Add(-time.Second).Unix(), 10))
+	args := []string{"--unit=" + unit, "--lines=" + strconv.Itoa(n), "--output=cat", "--no-pager", "--quiet"}
+	if !since.IsZero() {
+		args = append(args, "--since=@"+strconv.FormatInt(since.Add(-time.Second).Unix(), 10))
+	}
+	cmd := exec.CommandContext(ctx, "journalctl", args...)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
 	if err != nil {
