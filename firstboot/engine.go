@@ -124,7 +124,15 @@ func lock(path string) (unlock func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock the first boot's state: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	// A program that another thread is about to start has the file open for an
+	// instant, and the lock with it.
+	for range 20 {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err != nil {
 		f.Close()
 		return nil, fault.Wrap(fault.Conflict, err, "the first boot is running already").WithHint("see berth-agent firstboot status")
 	}
@@ -141,7 +149,7 @@ type engine struct {
 // begin forgets what counted for an earlier run.
 func (e *engine) begin() {
 	s := &e.state
-	s.Phase, s.Text, s.Hint, s.Missing, s.Faults, s.Warnings = Running, "", "", nil, nil, nil
+	s.Phase, s.Text, s.Hint, s.Missing, s.Faults, s.Warnings, s.Changed = Running, "", "", nil, nil, nil, nil
 	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
 		s.Boot = strings.TrimSpace(string(b))
 	}

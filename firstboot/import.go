@@ -188,7 +188,6 @@ func (e *engine) compare(ctx context.Context) {
 		return
 	}
 	e.scrub(found)
-	e.state.Changed = nil
 	now := sums(found.Environment.Properties)
 	for _, p := range property.All() {
 		then, known := e.state.Imported[p.Name()]

@@ -2,33 +2,43 @@ package step
 
 import (
 	"context"
-	"fmt"
-
-	"golang.org/x/sys/unix"
+	"strings"
 
 	"berth/appliance/fault"
+	"berth/appliance/network"
 	"berth/appliance/setting"
 	"berth/firstboot"
 )
 
-// network names the machine; addresses come by DHCP, as the image has it.
+// network puts names and addresses in force. A network that is not there, or has no
+// address for us yet, stops nobody: it may come later, and what is missing is said.
+// A wrong address is another thing.
 func (m Machine) network(ctx context.Context, w *firstboot.Work) (string, error) {
-	return "by DHCP", m.Reach(ctx, w.Answers.Settings.Network)
+	n := w.Answers.Settings.Network
+	err := network.Apply(ctx, n)
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
+	if f := fault.Of(err); fault.Is(err, fault.Unavailable) || fault.Is(err, fault.NotFound) {
+		w.Warn("network: %s (%s)", f.Text, f.Hint)
+	} else if err != nil {
+		return "", err
+	}
+	now, err := network.Current(ctx)
+	if err != nil {
+		return "", err
+	}
+	var has []string
+	for _, p := range now.Addresses {
+		if p.Addr().IsGlobalUnicast() {
+			has = append(has, p.Addr().String())
+		}
+	}
+	return strings.Join(has, ", "), nil
 }
 
-// Reach puts network settings in force.
-func (m Machine) Reach(_ context.Context, n setting.Network) error {
-	if n.Static() || n.IP6 != "" {
-		return fault.New(fault.Unsupported, "static addresses are not available yet")
-	}
-	if n.Hostname == "" {
-		return nil
-	}
-	if err := unix.Sethostname([]byte(n.Hostname)); err != nil {
-		return fmt.Errorf("cannot name the machine: %w", err)
-	}
-	return nil
-}
+// Reach puts network settings in force for the wizard.
+func (m Machine) Reach(ctx context.Context, n setting.Network) error { return network.Apply(ctx, n) }
 
 // time is left to the distribution.
 func (m Machine) time(context.Context, *firstboot.Work) (string, error) {
