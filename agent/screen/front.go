@@ -5,12 +5,14 @@ import (
 	"strings"
 
 	tea "charm.land/bubbletea/v2"
+
+	"berth/agent/api"
 )
 
 // front is what everybody sees who opens the console, logged in or not.
 type front struct {
 	m      *Model
-	status Status
+	status api.Status
 	known  bool  // there was an answer once
 	err    error // the last look's
 }
@@ -32,18 +34,22 @@ func (f *front) update(msg tea.Msg) tea.Cmd {
 	}
 	switch key.String() {
 	case "f2", "c", "C", "enter":
-		if f.status.Phase == Waiting {
+		if f.open() {
 			return to(push{newSetup(f.m)})
 		}
 		return to(push{newLogin(f.m, newMenu(f.m))})
 	case "f12", "p", "P":
-		if f.status.Phase == Waiting {
-			return to(push{newPower(f.m)}) // there is no password yet
+		if f.open() {
+			return to(push{newPower(f.m)})
 		}
 		return to(push{newLogin(f.m, newPower(f.m))})
 	}
 	return nil
 }
+
+// open reports whether the setup is not done: then there may be no password yet,
+// and this very screen shows the code that lets anybody in.
+func (f *front) open() bool { return f.status.Phase == api.Waiting || f.status.Code != "" }
 
 func (f *front) view(int, int) ([]line, *tea.Cursor) { return nil, nil }
 
@@ -61,12 +67,12 @@ func (f *front) head() []line {
 	s := f.status
 	title := "Berth " + plain(s.Version)
 	machine := ""
-	if s.Processors > 0 {
-		machine = fmt.Sprintf("%d x %s", s.Processors, plain(s.Processor))
-		if s.Processor == "" {
-			machine = fmt.Sprintf("%d processors", s.Processors)
+	if s.Machine.Processors > 0 {
+		machine = fmt.Sprintf("%d x %s", s.Machine.Processors, plain(s.Machine.Processor))
+		if s.Machine.Processor == "" {
+			machine = fmt.Sprintf("%d processors", s.Machine.Processors)
 		}
-		machine += fmt.Sprintf(", %s of memory", bytes(s.Memory))
+		machine += fmt.Sprintf(", %s of memory", bytes(s.Machine.MemoryBytes))
 	}
 	return []line{nil, say(head.Bold(true), "  "+title), say(head, "  Container registry for vSphere"), nil,
 		say(head.Bold(true), "  "+plain(s.Hostname)), say(head, "  "+machine)}
@@ -74,7 +80,7 @@ func (f *front) head() []line {
 
 func (f *front) bar(w int) string {
 	left, right := " <F2> or <C> Customize", "<F12> or <P> Shut down / Restart "
-	if f.status.Phase == Waiting {
+	if f.open() {
 		left = " <F2> or <C> Set up here"
 	}
 	gap := w - len(left) - len(right)
@@ -94,11 +100,11 @@ func (f *front) body(w, h int) []line {
 	}
 	out = append(out, nil)
 	switch f.status.Phase {
-	case Waiting:
+	case api.Waiting:
 		out = append(out, f.waiting(w, h)...)
-	case Running, Failed:
+	case api.Running, api.Failed:
 		out = append(out, f.progress(w, h-len(out))...)
-	case Ready:
+	case api.Ready:
 		out = append(out, f.ready(w, h-len(out))...)
 	default:
 		out = append(out, say(paper, "  The appliance is starting."))
@@ -157,15 +163,15 @@ func codeBox(c string, frame bool) []line {
 func (f *front) progress(w, h int) []line {
 	s := f.status
 	title := say(strong, "  The appliance is being set up.")
-	if s.Phase == Failed {
+	if s.Phase == api.Failed {
 		title = say(bad, "  The setup could not be finished.")
 	}
 	out := []line{title, nil}
 	var failed []line
 	steps := s.Steps
-	if s.Phase == Failed {
+	if s.Phase == api.Failed {
 		for _, st := range steps {
-			if st.Status == Failed {
+			if st.Status == api.Failed {
 				failed = append(failed, nil)
 				failed = append(failed, prose(bad, 2, st.Title+": "+st.Text, w)...)
 				if st.Hint != "" {
@@ -181,11 +187,14 @@ func (f *front) progress(w, h int) []line {
 	if len(s.Console) > 0 && len(out)+2 <= h {
 		out = append(out, nil, pair("Console", strong, s.Console[0]))
 	}
+	if s.Code != "" && len(out) < h {
+		out = append(out, line{{paper, "  " + pad("Setup code", labelWidth)}, {code, " " + plain(s.Code) + " "}})
+	}
 	return out
 }
 
 // stepLines shows as many steps as there is room for, those around the one at work.
-func stepLines(steps []Step, room int) []line {
+func stepLines(steps []api.Step, room int) []line {
 	at := 0
 	for i, s := range steps {
 		if s.Status == "done" {

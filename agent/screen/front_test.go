@@ -11,6 +11,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 	uv "github.com/charmbracelet/ultraviolet"
 
+	"berth/agent/api"
 	"berth/agent/screen"
 )
 
@@ -39,7 +40,7 @@ func TestReady(t *testing.T) {
 
 func TestProblemsRootCauseFirst(t *testing.T) {
 	m := ready()
-	m.status.Problems = []screen.Problem{{"The database disk is missing.", "Attach the disk to the virtual machine again and restart it."}, {"second", ""}, {"third", ""}}
+	m.status.Problems = []api.Problem{{Text: "The database disk is missing.", Hint: "Attach the disk to the virtual machine again and restart it."}, {Text: "second"}, {Text: "third"}}
 	x := open(t, m)
 	x.shows("Needs attention", "The database disk is missing.", "Attach the disk", "second", "and 1 more")
 	x.hides("third")
@@ -47,7 +48,7 @@ func TestProblemsRootCauseFirst(t *testing.T) {
 
 func TestWaitingForSetup(t *testing.T) {
 	m := ready()
-	m.status.Phase, m.status.Code, m.status.Registry = screen.Waiting, "K7PM-3XQ4", nil
+	m.status.Phase, m.status.Code, m.status.Registry = api.Waiting, "K7PM-3XQ4", nil
 	m.status.Console = []string{"https://192.0.2.10:5480/"}
 	x := open(t, m)
 	x.shows("waiting to be set up", "https://192.0.2.10:5480/", "K 7 P M - 3 X Q 4", "AA:BB:CC:DD", "<F2> or <C> Set up here")
@@ -58,7 +59,7 @@ func TestWaitingForSetup(t *testing.T) {
 
 func TestProgressAndFailure(t *testing.T) {
 	m := ready()
-	m.status.Phase = screen.Running
+	m.status.Phase = api.Running
 	for i, title := range []string{"Passwords", "Disks", "Host name", "Network", "Time", "Certificate", "Database", "Keys", "Firewall", "Services", "Health", "vCenter"} {
 		status := "pending"
 		switch {
@@ -67,19 +68,19 @@ func TestProgressAndFailure(t *testing.T) {
 		case i == 6:
 			status = "running"
 		}
-		m.status.Steps = append(m.status.Steps, screen.Step{Title: title, Status: status, Text: map[bool]string{true: "making the cluster"}[i == 6]})
+		m.status.Steps = append(m.status.Steps, api.Step{Title: title, Status: status, Text: map[bool]string{true: "making the cluster"}[i == 6]})
 	}
 	x := open(t, m)
 	x.shows("being set up", "[ ok ] Disks", "[ .. ] Database - making the cluster", "[    ] Health")
-	m.status.Phase = screen.Failed
-	m.status.Steps[6] = screen.Step{Title: "Database", Status: "failed", Text: "the disk is full", Hint: "give the database disk more room"}
+	m.status.Phase = api.Failed
+	m.status.Steps[6] = api.Step{Title: "Database", Status: "failed", Text: "the disk is full", Hint: "give the database disk more room"}
 	x.later(3 * time.Second)
 	x.shows("could not be finished", "[FAIL] Database", "Database: the disk is full", "What to do: give the database disk more room")
 	x.login()
 	x.choose("Setup")
 	x.shows("the disk is full", "Try again")
 	x.choose("Try again")
-	if len(m.did) != 1 || m.did[0] != "restart berth-firstboot.service" {
+	if len(m.did) != 1 || m.did[0] != "apply  " {
 		t.Errorf("did %q", m.did)
 	}
 }
@@ -104,7 +105,7 @@ func TestAgentIsAway(t *testing.T) {
 func TestHarmless(t *testing.T) {
 	m := ready()
 	m.status.Hostname = "evil\x1b]0;x\x07\x1b[2J名前.example"
-	m.log = []string{"ok", "\x1b[31mred\x1b[0m \x1bc\tafter ✓ \u202e"}
+	m.log = []api.Line{{Text: "ok"}, {Text: "\x1b[31mred\x1b[0m \x1bc\tafter ✓ \u202e"}}
 	x := open(t, m)
 	for _, k := range []string{"ctrl+c", "ctrl+z", "ctrl+d", "esc"} {
 		x.press(k)
@@ -165,7 +166,7 @@ func TestRun(t *testing.T) {
 	from, out := io.Pipe()
 	ctx, cancel := contextOf(t)
 	done := make(chan error, 1)
-	go func() { done <- screen.Run(ctx, ready(), in, out) }()
+	go func() { done <- screen.Run(ctx, ready(), ready(), in, out) }()
 	seen := make(chan string, 1)
 	go func() {
 		all, buf := "", make([]byte, 4096)

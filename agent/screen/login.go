@@ -27,7 +27,7 @@ func newLogin(m *Model, next page) page {
 		f.busy = "Checking the password"
 		who := f.get("account")
 		return m.ask(patience, func(ctx context.Context) tea.Msg {
-			if err := m.appliance.Login(ctx, who, given); err != nil {
+			if err := m.agent.Verify(ctx, who, given); err != nil {
 				return faulted{f, err}
 			}
 			return replace{next}

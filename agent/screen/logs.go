@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	tea "charm.land/bubbletea/v2"
+
+	"berth/agent/api"
 )
 
 // newLogs chooses whose messages to read.
@@ -46,7 +48,7 @@ type logPage struct {
 
 type logSeen struct {
 	page  *logPage
-	lines []string
+	lines []api.Line
 	err   error
 }
 
@@ -62,7 +64,7 @@ func (p *logPage) keys() string {
 
 func (p *logPage) begin() tea.Cmd {
 	return p.m.ask(patience, func(ctx context.Context) tea.Msg {
-		lines, err := p.m.appliance.Logs(ctx, p.source, logLines)
+		lines, err := p.m.agent.Logs(ctx, "journal", p.source, logLines)
 		return logSeen{p, lines, err}
 	})
 }
@@ -87,7 +89,10 @@ func (p *logPage) update(msg tea.Msg) tea.Cmd {
 func (p *logPage) take(msg logSeen) {
 	p.known, p.err = true, msg.err
 	if msg.err == nil {
-		p.lines = msg.lines
+		p.lines = nil
+		for _, l := range msg.lines {
+			p.lines = append(p.lines, l.Time.Local().Format("Jan 02 15:04:05 ")+l.Component+": "+l.Text)
+		}
 		if p.follow {
 			p.from = len(p.lines)
 		}

@@ -3,39 +3,41 @@ package screen
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
 
-	"berth/appliance/setting"
+	"berth/agent/api"
 )
 
 // newSSH switches the SSH server.
 func newSSH(m *Model) page {
 	type seen struct {
-		s   setting.SSH
+		s   api.SSH
 		err error
 	}
 	state := seen{err: context.DeadlineExceeded}
 	known := false
 	l := &list{m: m, heading: "SSH"}
-	set := func(label, about string, s func() setting.SSH, done string) item {
+	set := func(label, about string, on bool, hours float64, done string) item {
 		return item{label, about, func() tea.Cmd {
 			return to(push{&waitPage{heading: "SSH", text: "Switching", do: m.ask(patience, func(ctx context.Context) tea.Msg {
-				return report{outcome("SSH", done, m.appliance.SetSSH(ctx, s()))}
+				_, err := m.agent.SetSSH(ctx, api.SetSSH{Enabled: &on, Hours: &hours})
+				return report{outcome("SSH", done, err)}
 			})}})
 		}}
 	}
 	l.items = []item{
-		set("On for two hours", "It is switched off by itself after that.", func() setting.SSH { return setting.SSH{Enabled: true, Until: m.now.Add(2 * time.Hour)} }, "SSH is on for two hours."),
-		set("On", "Until somebody switches it off.", func() setting.SSH { return setting.SSH{Enabled: true} }, "SSH is on."),
-		set("Off", "Sessions that are open go on.", func() setting.SSH { return setting.SSH{} }, "SSH is off."),
+		set("On for two hours", "It is switched off by itself after that.", true, 2, "SSH is on for two hours."),
+		set("On", "Until somebody switches it off.", true, 0, "SSH is on."),
+		set("Off", "Sessions that are open go on.", false, 0, "SSH is off."),
 		{"Back", "", back},
 	}
 	l.onBegin = func() tea.Cmd {
 		return m.ask(patience, func(ctx context.Context) tea.Msg {
-			s, err := m.appliance.SSH(ctx)
+			s, err := m.agent.SSH(ctx)
 			return seen{s, err}
 		})
 	}
@@ -69,7 +71,7 @@ type servicesPage struct {
 }
 
 type servicesSeen struct {
-	list []Service
+	list []api.Service
 	err  error
 }
 
@@ -81,7 +83,7 @@ func newServices(m *Model) page {
 
 func (p *servicesPage) fetch() tea.Cmd {
 	return p.m.ask(patience, func(ctx context.Context) tea.Msg {
-		list, err := p.m.appliance.Services(ctx)
+		list, err := p.m.agent.Services(ctx)
 		return servicesSeen{list, err}
 	})
 }
@@ -100,49 +102,55 @@ func (p *servicesPage) take(msg tea.Msg) tea.Cmd {
 	p.items = nil
 	for _, s := range seen.list {
 		about := s.Title + "\nState: " + s.State
-		if s.Text != "" {
-			about += " (" + s.Text + ")"
+		if s.Detail != "" {
+			about += " (" + s.Detail + ")"
 		}
 		if !s.Since.IsZero() {
 			about += "\nSince: " + s.Since.UTC().Format("2006-01-02 15:04 MST")
 		}
-		if s.Memory > 0 {
-			about += "\nMemory: " + bytes(s.Memory)
+		if s.MemoryBytes > 0 {
+			about += "\nMemory: " + bytes(s.MemoryBytes)
 		}
-		p.items = append(p.items, item{pad(strings.TrimSuffix(s.Name, ".service"), 20) + " " + s.State, about, func() tea.Cmd { return to(push{newService(p.m, s)}) }})
+		p.items = append(p.items, item{pad(s.Name, 20) + " " + s.State, about, func() tea.Cmd { return to(push{newService(p.m, s)}) }})
 	}
 	return nil
 }
 
-func newService(m *Model, s Service) page {
+func newService(m *Model, s api.Service) page {
 	l := &list{m: m, heading: "Service: " + s.Name}
 	act := func(verb, label, about string) item {
 		return item{label, about, func() tea.Cmd {
-			return to(replace{&waitPage{heading: l.heading, text: label + ": " + s.Name, do: m.ask(longPatience, func(ctx context.Context) tea.Msg {
-				return report{outcome(l.heading, "Done: "+strings.ToLower(label)+" "+s.Name, m.appliance.Act(ctx, s.Name, verb))}
-			})}})
+			return to(replace{&waitPage{heading: l.heading, text: label + ": " + s.Name, do: m.ask(longPatience, func(ctx context.Context) tea.Msg { return m.act(ctx, l.heading, s.Name, verb) })}})
 		}}
 	}
-	l.items = []item{
-		{"Back", s.Title + "\nState: " + s.State, back},
-		act("restart", "Restart", "Stop it in order, then start it again."),
+	l.items = []item{{"Back", s.Title + "\nState: " + s.State, back}}
+	for _, x := range []item{act("restart", "Restart", "Stop it in order, then start it again."),
 		act("start", "Start", "Start it if it does not run."),
-		act("stop", "Stop", "It stays stopped until it is started or the machine is."),
+		act("stop", "Stop", "It stays stopped until it is started or the machine is.")} {
+		if slices.Contains(s.Actions, strings.ToLower(x.label)) {
+			l.items = append(l.items, x)
+		}
 	}
 	return l
+}
+
+// act does something to a service and says how that ended.
+func (m *Model) act(ctx context.Context, heading, service, verb string) tea.Msg {
+	s, err := m.agent.Act(ctx, service, verb)
+	return report{outcome(heading, "Done. "+service+" is "+s.State+" now.", err)}
 }
 
 // newCertificate shows the served certificate, and makes a new one.
 func newCertificate(m *Model) page {
 	type seen struct {
-		c   Certificate
+		c   api.Certificates
 		err error
 	}
 	var state *seen
 	l := &list{m: m, heading: "Certificate"}
 	l.onBegin = func() tea.Cmd {
 		return m.ask(patience, func(ctx context.Context) tea.Msg {
-			c, err := m.appliance.Certificate(ctx)
+			c, err := m.agent.Certificates(ctx)
 			return seen{c, err}
 		})
 	}
@@ -167,7 +175,8 @@ func newCertificate(m *Model) page {
 		{"Renew", "Make a new certificate for the present names and addresses, signed by the appliance's own authority. One that was uploaded is replaced in the console on port 5480.", func() tea.Cmd {
 			return to(push{confirm(m, "Certificate", "A new certificate gets another fingerprint. Who trusts the appliance's authority (ca.crt) notices nothing.", "Renew", "Renewing", func() tea.Cmd {
 				return m.ask(patience, func(ctx context.Context) tea.Msg {
-					return report{outcome("Certificate", "A new certificate is served.", m.appliance.RenewCertificate(ctx))}
+					_, err := m.agent.RenewCertificate(ctx)
+					return report{outcome("Certificate", "A new certificate is served.", err)}
 				})
 			})})
 		}},
@@ -175,7 +184,8 @@ func newCertificate(m *Model) page {
 	return l
 }
 
-func certificateLines(c Certificate, now time.Time, w int) []line {
+func certificateLines(all api.Certificates, now time.Time, w int) []line {
+	c := all.Server
 	out := []line{}
 	for i, f := range fingerprint(c.Fingerprint) {
 		label := ""
@@ -185,7 +195,7 @@ func certificateLines(c Certificate, now time.Time, w int) []line {
 		out = append(out, pair(label, strong, f))
 	}
 	by := "the appliance's own authority"
-	if c.Supplied {
+	if all.Supplied {
 		by = c.Issuer
 	}
 	until := pair("Valid until", paper, fmt.Sprintf("%s (%d days)", c.Until.UTC().Format("2006-01-02 15:04 MST"), int(c.Until.Sub(now).Hours()/24)))

@@ -2,9 +2,11 @@ package screen
 
 import (
 	"context"
+	"time"
 
 	tea "charm.land/bubbletea/v2"
 
+	"berth/agent/api"
 	"berth/appliance/fault"
 	"berth/appliance/secret"
 )
@@ -33,7 +35,7 @@ func newPower(m *Model) page {
 	act := func(verb, label, text string) item {
 		return item{label, text, func() tea.Cmd {
 			return to(push{&waitPage{heading: label, text: "The appliance goes down", do: m.ask(patience, func(ctx context.Context) tea.Msg {
-				if err := m.appliance.Power(ctx, verb); err != nil {
+				if _, err := m.agent.Power(ctx, verb, api.Power{Reason: "from the VM's console"}); err != nil {
 					return report{outcome(label, "", err)}
 				}
 				return report{message{heading: label, leave: to(home{}), lines: func(w int) []line {
@@ -54,7 +56,7 @@ func newPasswords(m *Model) page {
 		return item{label, about, func() tea.Cmd { return to(push{passwordForm(m, account, label, 1)}) }}
 	}
 	return &list{m: m, heading: "Passwords", items: []item{
-		of("admin", "Appliance console", "The user admin at https://ADDRESS:5480 and of this screen."),
+		of("console", "Appliance console", "The user admin at https://ADDRESS:5480 and of this screen."),
 		of("root", "root", "For this screen and, if it is on and allows passwords, SSH."),
 	}}
 }
@@ -74,7 +76,7 @@ func passwordForm(m *Model, account, label string, leave int) page {
 		}
 		f.busy = "Setting the password"
 		return m.ask(patience, func(ctx context.Context) tea.Msg {
-			if err := m.appliance.SetPassword(ctx, account, secret.Text(given)); err != nil {
+			if err := m.agent.SetPassword(ctx, account, secret.Text(given)); err != nil {
 				return faulted{f, err}
 			}
 			done := outcome(f.heading, "The new password is set.", nil)
@@ -89,17 +91,34 @@ func newBundle(m *Model) page {
 	return confirm(m, "Support bundle", "Logs, settings and the state of services are collected in one file; passwords and keys are left out or blackened. It can be fetched from the console on port 5480.",
 		"Collect", "Collecting; this takes a minute", func() tea.Cmd {
 			return m.ask(longPatience, func(ctx context.Context) tea.Msg {
-				name, err := m.appliance.SupportBundle(ctx)
-				return report{outcome("Support bundle", "The bundle is ready: "+plain(name), err)}
+				b, err := bundle(ctx, m.agent)
+				return report{outcome("Support bundle", "The bundle "+plain(b.ID)+" is ready: "+bytes(uint64(b.Bytes))+".", err)}
 			})
 		})
+}
+
+// bundle makes a support bundle and waits for its end.
+func bundle(ctx context.Context, a Agent) (api.Bundle, error) {
+	b, err := a.CreateBundle(ctx)
+	for err == nil && b.State == "running" {
+		select {
+		case <-ctx.Done():
+			return b, fault.New(fault.Unavailable, "the bundle is not ready yet").WithHint("fetch it later from the console on port 5480")
+		case <-time.After(time.Second):
+			b, err = a.Bundle(ctx, b.ID)
+		}
+	}
+	if err == nil && b.Fault != nil {
+		err = fault.New(fault.Unavailable, "%s", b.Fault.Text).WithHint("%s", b.Fault.Hint)
+	}
+	return b, err
 }
 
 func newRestore(m *Model) page {
 	return confirm(m, "Restore access", "Addresses are taken from DHCP and router advertisements again, the static ones are forgotten, and the firewall lets everybody to port 5480. Registry, disks and passwords stay as they are.",
 		"Restore access", "Restoring", func() tea.Cmd {
 			return m.ask(longPatience, func(ctx context.Context) tea.Msg {
-				err := m.appliance.RestoreAccess(ctx)
+				err := m.agent.RestoreAccess(ctx)
 				return report{outcome("Restore access", "The network uses DHCP, and the firewall is open for port 5480.", err)}
 			})
 		})
@@ -115,7 +134,7 @@ func newProgress(m *Model) page {
 			out = append(out, x)
 		}
 		for _, st := range s.Steps {
-			if st.Status == Failed {
+			if st.Status == api.Failed {
 				out = append(out, nil)
 				out = append(out, prose(bad, 2, st.Title+": "+st.Text, w)...)
 				out = append(out, prose(paper, 2, st.Hint, w)...)
@@ -124,12 +143,12 @@ func newProgress(m *Model) page {
 		return out
 	}
 	l.items = []item{{"Back", "", back}}
-	if m.front.status.Phase == Failed {
+	if m.front.status.Phase == api.Failed {
 		l.items = []item{
 			{"Try again", "Go on at the step that failed.", func() tea.Cmd {
 				l.items = []item{{"Back", "", back}}
 				return m.ask(longPatience, func(ctx context.Context) tea.Msg {
-					if err := m.appliance.Act(ctx, "berth-firstboot.service", "restart"); err != nil {
+					if err := again(ctx, m.agent); err != nil {
 						return report{outcome("Setup", "", err)}
 					}
 					return home{}
@@ -140,4 +159,14 @@ func newProgress(m *Model) page {
 		}
 	}
 	return l
+}
+
+// again begins at the step that has failed, with the answers that it had. An
+// appliance that was set up before has none; there the boot's steps are repeated.
+func again(ctx context.Context, a Agent) error {
+	err := a.ApplySetup(ctx, api.Answers{})
+	if fault.Is(err, fault.Conflict) {
+		_, err = a.Act(ctx, "berth-firstboot", "restart")
+	}
+	return err
 }

@@ -3,11 +3,13 @@ package screen
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
 
+	"berth/agent/api"
 	"berth/agent/reach"
 	"berth/appliance/setting"
 )
@@ -16,13 +18,13 @@ import (
 type networkPage struct {
 	*list
 	m     *Model
-	state Network
+	state api.Network
 	known bool
 	err   error
 }
 
 type networkSeen struct {
-	n   Network
+	n   api.Network
 	err error
 }
 
@@ -33,12 +35,15 @@ func newNetwork(m *Model) page {
 		{"Change", "Addresses, gateway, DNS and host name.", func() tea.Cmd { return to(push{networkForm(m, p.state.Settings)}) }},
 		{"Restart the network", "Apply the settings again: asks DHCP for an address anew.", func() tea.Cmd {
 			return to(push{&waitPage{heading: "Network", text: "Restarting the network", do: m.ask(longPatience, func(ctx context.Context) tea.Msg {
-				err := m.appliance.Act(ctx, "systemd-networkd.service", "restart")
+				pending, err := m.agent.ChangeNetwork(ctx, p.state.Settings)
+				if err == nil && pending.ID != "" {
+					err = m.agent.ConfirmNetwork(ctx, pending.ID)
+				}
 				return report{outcome("Network", "The network was restarted.", err)}
 			})}})
 		}},
 		{"Ping", "See whether a gateway or another machine answers.", func() tea.Cmd {
-			return to(push{testForm(m, "Ping", "Address or name", first2(p.state.Gateways), reach.Ping)})
+			return to(push{testForm(m, "Ping", "Address or name", p.state.Now.Gateway4, reach.Ping)})
 		}},
 		{"Look up a name", "See whether the DNS servers know a name.", func() tea.Cmd {
 			return to(push{testForm(m, "Look up a name", "Name", "", reach.Lookup)})
@@ -48,16 +53,9 @@ func newNetwork(m *Model) page {
 	return p
 }
 
-func first2(list []string) string {
-	if len(list) == 0 {
-		return ""
-	}
-	return list[0]
-}
-
 func (p *networkPage) fetch() tea.Cmd {
 	return p.m.ask(patience, func(ctx context.Context) tea.Msg {
-		n, err := p.m.appliance.Network(ctx)
+		n, err := p.m.agent.Network(ctx)
 		return networkSeen{n, err}
 	})
 }
@@ -85,13 +83,13 @@ func (p *networkPage) show(w int) []line {
 	if !p.known {
 		return []line{say(faded, "  Asking ...")}
 	}
-	n := p.state
+	n, set := p.state.Now, p.state.Settings
 	link := pair("Link", good, "up")
 	if !n.Up {
 		link = pair("Link", bad, "down: the virtual machine's network adapter is not connected")
 	}
 	how := "DHCP"
-	if n.Settings.Static() {
+	if set.Static() {
 		how = "static"
 	}
 	or := func(list []string, otherwise string) string {
@@ -105,10 +103,15 @@ func (p *networkPage) show(w int) []line {
 		out = append(out, pair("Addresses", bad, "none"))
 	}
 	out = append(out, several("Addresses", n.Addresses, 4)...)
-	return append(out, pair("Gateways", paper, or(n.Gateways, "none")), pair("DNS", paper, or(n.DNS, "none")), pair("Search", paper, or(n.Search, "none")))
+	return append(out, pair("Gateways", paper, or(present(n.Gateway4, n.Gateway6), "none")), pair("DNS", paper, or(n.DNS, "none")), pair("Search", paper, or(n.Search, "none")))
 }
 
-// networkFields are the same in the repair and in the setup.
+// present are those that are not empty.
+func present(list ...string) []string {
+	return slices.DeleteFunc(list, func(s string) bool { return s == "" })
+}
+
+// networkForm changes the settings of the network.
 func networkForm(m *Model, s setting.Network) page {
 	f := &form{m: m, heading: "Network: change", buttons: []string{"Apply", "Cancel"}}
 	mode := newField("mode", "IPv4 assignment", "dhcp", "dhcp: address, gateway and DNS come from the network. static: from the fields below.")
@@ -133,7 +136,7 @@ func networkForm(m *Model, s setting.Network) page {
 		}
 		f.busy = "Applying; this waits for an address"
 		return m.ask(longPatience, func(ctx context.Context) tea.Msg {
-			pending, err := m.appliance.ChangeNetwork(ctx, n)
+			pending, err := m.agent.ChangeNetwork(ctx, n)
 			if err != nil {
 				return faulted{f, err}
 			}
@@ -158,7 +161,7 @@ type pendingPage struct {
 	left time.Duration
 }
 
-func newPending(m *Model, change Pending) page {
+func newPending(m *Model, change api.Pending) page {
 	p := &pendingPage{left: change.Until.Sub(m.now)}
 	act := func(done string, f func(context.Context) error) func() tea.Cmd {
 		return func() tea.Cmd {
@@ -181,8 +184,8 @@ func newPending(m *Model, change Pending) page {
 		return nil
 	}
 	p.items = []item{
-		{"Keep the new settings", "", act("The new settings are kept.", func(ctx context.Context) error { return m.appliance.ConfirmNetwork(ctx, change.ID) })},
-		{"Take them back now", "", act("The settings from before are in use again.", m.appliance.RevertNetwork)},
+		{"Keep the new settings", "", act("The new settings are kept.", func(ctx context.Context) error { return m.agent.ConfirmNetwork(ctx, change.ID) })},
+		{"Take them back now", "", act("The settings from before are in use again.", m.agent.RevertNetwork)},
 	}
 	return p
 }

@@ -40,8 +40,8 @@ func (p *proofPage) start() tea.Cmd {
 		return nil
 	}
 	return p.m.ask(patience, func(ctx context.Context) tea.Msg {
-		code, err := p.m.appliance.BeginProof(ctx)
-		return proofBegun{code, err}
+		code, err := p.m.proof.Begin(ctx)
+		return proofBegun{code.Reveal(), err}
 	})
 }
 
@@ -53,7 +53,7 @@ func (p *proofPage) take(msg tea.Msg) tea.Cmd {
 		if p.asked++; p.code != "" && !p.proved && p.asked >= 3 {
 			p.asked = 0
 			return p.m.ask(patience, func(ctx context.Context) tea.Msg {
-				proved, err := p.m.appliance.Proved(ctx)
+				proved, err := p.m.proof.Shown(ctx)
 				return proofSeen{proved, err}
 			})
 		}
@@ -62,7 +62,7 @@ func (p *proofPage) take(msg tea.Msg) tea.Cmd {
 		if msg.proved && !p.proved {
 			p.proved = true
 			p.items = []item{
-				{"Set the console's password", "The user admin at https://ADDRESS:5480 and of this screen.", func() tea.Cmd { return to(push{passwordForm(p.m, "admin", "Appliance console", 1)}) }},
+				{"Set the console's password", "The user admin at https://ADDRESS:5480 and of this screen.", func() tea.Cmd { return to(push{passwordForm(p.m, "console", "Appliance console", 1)}) }},
 				{"Set root's password", "For this screen and, if it is on and allows passwords, SSH.", func() tea.Cmd { return to(push{passwordForm(p.m, "root", "root", 1)}) }},
 				{"Done", "", func() tea.Cmd { return to(home{}) }},
 			}
@@ -82,11 +82,11 @@ func (p *proofPage) show(w int) []line {
 	if p.code == "" {
 		return []line{say(faded, "  Asking ...")}
 	}
-	out := prose(paper, 2, "Show that you administer this virtual machine. In the vSphere Client: Edit Settings, Advanced Parameters, add", w)
-	out = append(out, nil, pair("  Attribute", strong, "guestinfo.berth.reset"), pair("  Value", code, " "+p.code+" "), nil)
-	out = append(out, prose(paper, 2, "or with govc:", w)...)
-	out = append(out, say(strong, "    govc vm.change -vm NAME -e guestinfo.berth.reset="+plain(p.code)), nil)
-	out = append(out, prose(paper, 2, "This page goes on by itself as soon as the value is there. The code is good once, for 15 minutes, and no other page shows it.", w)...)
+	out := prose(paper, 2, "Show that you administer this virtual machine: give it this advanced setting. While it runs, by govc or PowerCLI:", w)
+	out = append(out, nil, say(strong, "  govc vm.change -vm NAME -e guestinfo.berth.reset="+plain(p.code)), nil)
+	out = append(out, prose(paper, 2, "or in the vSphere Client: Edit Settings, Advanced Parameters, Add. If the virtual machine must be off for that, start it afterwards and come back here.", w)...)
+	out = append(out, nil, pair("  Attribute", strong, "guestinfo.berth.reset"), line{{paper, "  " + pad("  Value", labelWidth)}, {code, " " + plain(p.code) + " "}}, nil)
+	out = append(out, prose(paper, 2, "This page goes on by itself when the setting is there. The code is good once and for an hour.", w)...)
 	if p.err != nil {
 		text, hint := words(p.err)
 		out = append(out, prose(bad, 2, text+". "+hint, w)...)

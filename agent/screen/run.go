@@ -15,7 +15,7 @@ import (
 
 // Run shows the screen on a terminal until ctx ends. It does not end by itself, and
 // no key ends it; the signals that a terminal sends are not for it.
-func Run(ctx context.Context, a Appliance, in io.Reader, out io.Writer) error {
+func Run(ctx context.Context, a Agent, proof Proof, in io.Reader, out io.Writer) error {
 	term := os.Getenv("TERM")
 	if term == "" || term == "dumb" {
 		term = "linux"
@@ -26,7 +26,7 @@ func Run(ctx context.Context, a Appliance, in io.Reader, out io.Writer) error {
 	// The console has sixteen colours; what the environment says of more is about
 	// somebody else's terminal. SSH_TTY keeps the library from asking the terminal
 	// for abilities that no console has.
-	p := tea.NewProgram(New(ctx, a), tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(out), tea.WithoutSignalHandler(),
+	p := tea.NewProgram(New(ctx, a, proof), tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(out), tea.WithoutSignalHandler(),
 		tea.WithEnvironment([]string{"TERM=" + term, "SSH_TTY=console"}),
 		tea.WithColorProfile(colorprofile.ANSI), tea.WithWindowSize(80, 24), tea.WithFilter(consoleKeys()))
 	if _, err := p.Run(); err != nil && !errors.Is(err, tea.ErrProgramKilled) && ctx.Err() == nil {

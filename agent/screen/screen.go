@@ -16,6 +16,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
+	"berth/agent/api"
 	"berth/appliance/fault"
 )
 
@@ -55,28 +56,29 @@ type (
 type (
 	tick   time.Time
 	looked struct {
-		status Status
+		status api.Status
 		err    error
 	}
 )
 
 // Model is the whole screen, for bubbletea.
 type Model struct {
-	ctx       context.Context
-	appliance Appliance
-	stack     []page
-	front     *front
-	w, h      int
-	now       time.Time
-	touched   time.Time // the last key
-	redrawn   time.Time
-	looking   bool
-	lookedAt  time.Time
+	ctx      context.Context
+	agent    Agent
+	proof    Proof
+	stack    []page
+	front    *front
+	w, h     int
+	now      time.Time
+	touched  time.Time // the last key
+	redrawn  time.Time
+	looking  bool
+	lookedAt time.Time
 }
 
 // New makes the screen of an appliance. Everything that it does ends with ctx.
-func New(ctx context.Context, a Appliance) *Model {
-	m := &Model{ctx: ctx, appliance: a, w: 80, h: 25}
+func New(ctx context.Context, a Agent, p Proof) *Model {
+	m := &Model{ctx: ctx, agent: a, proof: p, w: 80, h: 25}
 	m.front = &front{m: m}
 	m.stack = []page{m.front}
 	return m
@@ -95,7 +97,7 @@ func (m *Model) look() tea.Cmd {
 	}
 	m.looking = true
 	return m.ask(patience, func(ctx context.Context) tea.Msg {
-		s, err := m.appliance.Status(ctx)
+		s, err := m.agent.Status(ctx)
 		return looked{s, err}
 	})
 }

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
 
+	"berth/agent/api"
 	"berth/agent/screen"
 	"berth/appliance/fault"
 	"berth/appliance/secret"
@@ -21,15 +21,14 @@ import (
 
 // machine is an appliance that does what it is told, for looking at the screen.
 type machine struct {
-	mu        sync.Mutex
-	status    screen.Status
+	status    api.Status
 	down      error
-	network   screen.Network
-	pending   screen.Pending
-	ssh       setting.SSH
+	network   api.Network
+	pending   api.Pending
+	ssh       api.SSH
 	proved    bool
-	faults    []screen.Fault
-	log       []string
+	setup     api.Setup
+	log       []api.Line
 	did       []string
 	passwords map[string]string
 }
@@ -38,17 +37,18 @@ func (m *machine) note(format string, args ...any) {
 	m.did = append(m.did, fmt.Sprintf(format, args...))
 }
 
-func (m *machine) Status(context.Context) (screen.Status, error) { return m.status, m.down }
-func (m *machine) Login(_ context.Context, account string, password secret.Text) error {
-	if m.passwords[account] != password.Reveal() {
+func (m *machine) Status(context.Context) (api.Status, error) { return m.status, m.down }
+func (m *machine) Verify(_ context.Context, user string, password secret.Text) error {
+	account := map[string]string{"admin": "console", "root": "root"}[user]
+	if p, ok := m.passwords[account]; !ok || p != password.Reveal() {
 		return fault.New(fault.Unauthenticated, "the password is wrong")
 	}
 	return nil
 }
-func (m *machine) Network(context.Context) (screen.Network, error) { return m.network, m.down }
-func (m *machine) ChangeNetwork(_ context.Context, n setting.Network) (screen.Pending, error) {
+func (m *machine) Network(context.Context) (api.Network, error) { return m.network, m.down }
+func (m *machine) ChangeNetwork(_ context.Context, n setting.Network) (api.Pending, error) {
 	if n.Static() && n.IP4 == "" {
-		return screen.Pending{}, errors.Join(fault.New(fault.Invalid, "static needs an address").On("network.ip4"), fault.New(fault.Invalid, "it is no address").On("network.dns"))
+		return api.Pending{}, errors.Join(fault.New(fault.Invalid, "static needs an address").On("network.ip4"), fault.New(fault.Invalid, "it is no address").On("network.dns"))
 	}
 	m.note("network %s %s", n.Mode, n.IP4)
 	return m.pending, nil
@@ -66,43 +66,54 @@ func (m *machine) SetPassword(_ context.Context, account string, p secret.Text) 
 	m.passwords[account] = p.Reveal()
 	return nil
 }
-func (m *machine) SSH(context.Context) (setting.SSH, error)      { return m.ssh, nil }
-func (m *machine) SetSSH(_ context.Context, s setting.SSH) error { m.ssh = s; return nil }
-func (m *machine) Services(context.Context) ([]screen.Service, error) {
-	return []screen.Service{{Name: "berth-registry.service", Title: "Registry", State: "active", Memory: 70 << 20}, {Name: "berth-jobs.service", Title: "Jobs", State: "failed", Text: "exit-code"}}, m.down
+func (m *machine) SSH(context.Context) (api.SSH, error) { return m.ssh, nil }
+func (m *machine) SetSSH(_ context.Context, s api.SetSSH) (api.SSH, error) {
+	m.note("ssh %t %g", *s.Enabled, *s.Hours)
+	return m.ssh, nil
 }
-func (m *machine) Act(_ context.Context, service, verb string) error {
+func (m *machine) Services(context.Context) ([]api.Service, error) {
+	return []api.Service{{Name: "berth-registry", Title: "Registry", State: "active", MemoryBytes: 70 << 20}, {Name: "berth-jobs", Title: "Jobs", State: "failed", Detail: "exit-code", Actions: []string{"start", "restart"}}}, m.down
+}
+func (m *machine) Act(_ context.Context, service, verb string) (api.Service, error) {
 	m.note("%s %s", verb, service)
-	return nil
+	return api.Service{State: "active"}, nil
 }
-func (m *machine) Logs(_ context.Context, source string, n int) ([]string, error) {
+func (m *machine) Logs(context.Context, string, string, int) ([]api.Line, error) {
 	return m.log, m.down
 }
-func (m *machine) Certificate(context.Context) (screen.Certificate, error) {
-	return screen.Certificate{Fingerprint: m.status.Fingerprint, Names: []string{"registry.example.com", "192.0.2.10"}, Until: start.Add(397 * 24 * time.Hour)}, nil
+func (m *machine) Certificates(context.Context) (api.Certificates, error) {
+	return api.Certificates{Server: api.Certificate{Fingerprint: m.status.Fingerprint, Names: []string{"registry.example.com", "192.0.2.10"}, Until: start.Add(397 * 24 * time.Hour)}}, nil
 }
-func (m *machine) RenewCertificate(context.Context) error        { m.note("renew"); return nil }
-func (m *machine) SupportBundle(context.Context) (string, error) { return "berth-support.tar.gz", nil }
-func (m *machine) Power(_ context.Context, verb string) error    { m.note("%s", verb); return nil }
-func (m *machine) BeginProof(context.Context) (string, error)    { return "RST-7K2P-QQ4M", nil }
-func (m *machine) Proved(context.Context) (bool, error)          { return m.proved, nil }
-func (m *machine) Check(_ context.Context, a screen.Answers) ([]screen.Fault, error) {
+func (m *machine) RenewCertificate(context.Context) (api.Certificates, error) {
+	m.note("renew")
+	return api.Certificates{}, nil
+}
+func (m *machine) CreateBundle(context.Context) (api.Bundle, error) {
+	return api.Bundle{ID: "20261121-180000", State: "running"}, nil
+}
+func (m *machine) Bundle(_ context.Context, id string) (api.Bundle, error) {
+	return api.Bundle{ID: id, State: "done", Bytes: 5 << 20}, nil
+}
+func (m *machine) Power(_ context.Context, action string, _ api.Power) (api.PowerState, error) {
+	m.note("%s", action)
+	return api.PowerState{}, nil
+}
+func (m *machine) Begin(context.Context) (secret.Text, error) { return "RST2-7K2P-QQ4M-ABCD", nil }
+func (m *machine) Shown(context.Context) (bool, error)        { return m.proved, nil }
+func (m *machine) Setup(context.Context) (api.Setup, error)   { return m.setup, nil }
+func (m *machine) CheckSetup(_ context.Context, a api.Answers) error {
 	m.note("check")
-	var out []screen.Fault
+	var out []error
 	for _, name := range []string{"appliance.root_password", "appliance.console_password", "registry.admin_password"} {
 		if a.Values[name] == "" {
-			out = append(out, screen.Fault{Field: name, Text: "it is missing"})
+			out = append(out, fault.New(fault.Invalid, "it is missing").On(name))
 		}
 	}
-	return out, nil
+	return errors.Join(out...)
 }
-func (m *machine) Apply(_ context.Context, a screen.Answers) error {
+func (m *machine) ApplySetup(_ context.Context, a api.Answers) error {
 	m.note("apply %s %s", a.Values["network.hostname"], a.Disks["data"])
 	return nil
-}
-func (m *machine) Disks(context.Context) ([]screen.Disk, error) {
-	return []screen.Disk{{Device: "/dev/sda", Bytes: 8 << 30, Role: "system", State: "system"}, {Device: "/dev/sdb", Bytes: 100 << 30, State: "blank"},
-		{Device: "/dev/sdc", Bytes: 20 << 30, Role: "database", State: "marked"}, {Device: "/dev/sdd", Bytes: 1 << 40, State: "foreign"}}, nil
 }
 
 var start = time.Date(2026, 11, 21, 18, 0, 0, 0, time.UTC)
@@ -111,11 +122,13 @@ const print1 = "AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:F
 
 func ready() *machine {
 	return &machine{
-		passwords: map[string]string{"admin": "Console pass 1"},
-		status: screen.Status{Version: "0.3.0", Hostname: "registry.example.com", Processor: "Intel(R) Xeon(R) Gold 6338", Processors: 2, Memory: 4 << 30,
+		passwords: map[string]string{"console": "Console pass 1"},
+		status: api.Status{Version: "0.3.0", Hostname: "registry.example.com", Machine: api.Machine{Processor: "Intel(R) Xeon(R) Gold 6338", Processors: 2, MemoryBytes: 4 << 30},
 			Addresses: []string{"192.0.2.10"}, Registry: []string{"https://registry.example.com/", "https://192.0.2.10/"},
-			Console: []string{"https://registry.example.com:5480/", "https://192.0.2.10:5480/"}, Fingerprint: print1, Phase: screen.Ready},
-		network: screen.Network{Interface: "eth0", MAC: "00:50:56:aa:bb:cc", Up: true, Addresses: []string{"192.0.2.10/24"}, Gateways: []string{"192.0.2.1"}, DNS: []string{"192.0.2.53"}, Hostname: "registry.example.com"},
+			Console: []string{"https://registry.example.com:5480/", "https://192.0.2.10:5480/"}, Fingerprint: print1, Phase: api.Ready},
+		network: api.Network{Now: api.NetworkNow{Interface: "eth0", MAC: "00:50:56:aa:bb:cc", Up: true, Addresses: []string{"192.0.2.10/24"}, Gateway4: "192.0.2.1", DNS: []string{"192.0.2.53"}, Hostname: "registry.example.com"}},
+		setup: api.Setup{Disks: []api.SetupDisk{{Device: "/dev/sda", Bytes: 8 << 30, Role: "system", State: "system"}, {Device: "/dev/sdb", Bytes: 100 << 30, State: "blank"},
+			{Device: "/dev/sdc", Bytes: 20 << 30, Role: "database", State: "marked"}, {Device: "/dev/sdd", Bytes: 1 << 40, State: "foreign"}}},
 	}
 }
 
@@ -129,7 +142,7 @@ type terminal struct {
 
 func open(t testing.TB, m *machine) *terminal {
 	t.Helper()
-	x := &terminal{t: t, m: screen.New(t.Context(), m), clock: start}
+	x := &terminal{t: t, m: screen.New(t.Context(), m, m), clock: start}
 	x.send(tea.WindowSizeMsg{Width: 80, Height: 25})
 	x.send(screen.Tick(start))
 	return x

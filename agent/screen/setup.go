@@ -3,10 +3,12 @@ package screen
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	tea "charm.land/bubbletea/v2"
 
+	"berth/agent/api"
 	"berth/agent/wizard"
 	"berth/appliance/diskrole"
 	"berth/appliance/fault"
@@ -21,20 +23,22 @@ type setup struct {
 	*list
 	m       *Model
 	answers wizard.Answers
-	faults  []Fault
+	faults  []*fault.Error
 	checked bool
-	disks   []Disk
+	disks   []api.SetupDisk
+	secrets []string // that are known already
+	known   bool
 	err     error
 }
 
 type (
 	checked struct {
-		faults []Fault
+		faults []*fault.Error
 		err    error
 		apply  bool
 	}
-	disksSeen struct {
-		disks []Disk
+	setupSeen struct {
+		setup api.Setup
 		err   error
 	}
 )
@@ -48,13 +52,25 @@ func newSetup(m *Model) page {
 
 func (s *setup) start() tea.Cmd {
 	s.build()
-	if s.disks != nil {
+	if s.known {
 		return nil
 	}
 	return s.m.ask(patience, func(ctx context.Context) tea.Msg {
-		disks, err := s.m.appliance.Disks(ctx)
-		return disksSeen{disks, err}
+		seen, err := s.m.agent.Setup(ctx)
+		return setupSeen{seen, err}
 	})
+}
+
+// learn begins with what is known already, from the OVF environment or the web.
+func (s *setup) learn(seen api.Setup) {
+	s.known, s.disks, s.secrets = true, seen.Disks, seen.Secrets
+	for name, value := range seen.Answers.Values {
+		_ = s.answers.Set(name, value) // what is refused was no answer
+	}
+	for role, device := range seen.Answers.Disks {
+		s.answers.Choose(diskrole.Role(role), device)
+	}
+	s.build()
 }
 
 // build makes the list of pages anew, with what is wrong on each.
@@ -70,7 +86,7 @@ func (s *setup) build() {
 			}
 		}
 		for _, f := range p.Fields {
-			if mark == "    " && s.answers.Given(f) {
+			if mark == "    " && (s.answers.Given(f) || slices.Contains(s.secrets, f)) {
 				mark = " ok "
 			}
 		}
@@ -78,6 +94,7 @@ func (s *setup) build() {
 	}
 	s.items = append(s.items,
 		item{"    Look at the network", "Addresses as they are, ping, and looking names up.", func() tea.Cmd { return to(push{newNetwork(s.m)}) }},
+		item{"    Look at the logs", "What the first boot and the services have written.", func() tea.Cmd { return to(push{newLogs(s.m)}) }},
 		item{"    Check", "See everything that is missing or wrong, without changing anything.", func() tea.Cmd { return s.check(false) }},
 		item{"    Apply", "Check everything, then set the appliance up. It takes about half a minute.", func() tea.Cmd { return s.check(true) }},
 		item{"    Back", "The answers are kept until somebody leaves this page.", back})
@@ -98,10 +115,9 @@ func (s *setup) show(w int) []line {
 
 func (s *setup) take(msg tea.Msg) tea.Cmd {
 	switch msg := msg.(type) {
-	case disksSeen:
-		s.disks = msg.disks
-		if msg.err != nil {
-			s.err = msg.err
+	case setupSeen:
+		if s.err = msg.err; msg.err == nil && !s.known {
+			s.learn(msg.setup)
 		}
 	case checked:
 		s.err, s.faults, s.checked = msg.err, msg.faults, msg.err == nil
@@ -114,17 +130,36 @@ func (s *setup) take(msg tea.Msg) tea.Cmd {
 }
 
 func (s *setup) check(apply bool) tea.Cmd {
-	a := Answers{Values: s.answers.Copy().Values, Disks: map[string]string{}}
-	for role, device := range s.answers.Disks {
+	final := s.answers.Final()
+	a := api.Answers{Values: final.Values, Disks: map[string]string{}}
+	for role, device := range final.Disks {
 		a.Disks[string(role)] = device
 	}
 	return s.m.ask(longPatience, func(ctx context.Context) tea.Msg {
-		faults, err := s.m.appliance.Check(ctx, a)
-		if err == nil && len(faults) == 0 && apply {
-			err = s.m.appliance.Apply(ctx, a)
+		err := s.m.agent.CheckSetup(ctx, a)
+		if err == nil && apply {
+			err = s.m.agent.ApplySetup(ctx, a)
 		}
+		faults, err := faultsOf(err)
 		return checked{faults, err, apply}
 	})
+}
+
+// faultsOf takes the answer of a check apart: the faults, or an error that is about
+// no answer.
+func faultsOf(err error) ([]*fault.Error, error) {
+	if err == nil {
+		return nil, nil
+	}
+	var out []*fault.Error
+	for _, e := range each(err) {
+		f := fault.Of(e)
+		if f.Kind != fault.Invalid && f.Field == "" {
+			return nil, err
+		}
+		out = append(out, f)
+	}
+	return out, nil
 }
 
 func (s *setup) open(p wizard.Page) tea.Cmd {
@@ -170,7 +205,7 @@ func (s *setup) inputs(q property.Property) []*field {
 		f.choices = q.Choices
 	case q.Password:
 		f.secret = true
-		if s.answers.Given(q.Name()) {
+		if s.answers.Given(q.Name()) || slices.Contains(s.secrets, q.Name()) {
 			f.help = "It is set; leave it empty to keep it. " + f.help
 		}
 		again := newField(q.Name()+" again", "  the same again", "", f.help)
@@ -204,7 +239,7 @@ func (s *setup) keep(f *form, p wizard.Page, now bool) tea.Cmd {
 	n := networkOf(next)
 	f.busy = "Applying; this waits for an address"
 	return s.m.ask(longPatience, func(ctx context.Context) tea.Msg {
-		change, err := s.m.appliance.ChangeNetwork(ctx, n)
+		change, err := s.m.agent.ChangeNetwork(ctx, n)
 		if err != nil {
 			return faulted{f, err}
 		}

@@ -47,7 +47,7 @@ func Pages() []Page {
 			[]string{"appliance.timezone", "network.ntp"}},
 		{Certificate, "Certificate", "The certificate that registry and console show. Without one from you, the appliance makes an authority of its own, which clients have to trust once.",
 			[]string{"tls.certificate", "tls.private_key", "tls.ca_chain", "tls.key_passphrase"}},
-		{"passwords", "Passwords", "There are no default passwords. Each may have any characters.",
+		{"passwords", "Passwords", "There are no default passwords. Each has 8 to 128 characters with an upper-case letter, a lower-case letter and a digit among them; all others may be in it, too.",
 			[]string{"appliance.root_password", "appliance.console_password", "registry.admin_password", "appliance.ssh_enabled", "appliance.ssh_authorized_keys"}},
 		{Storage, "Storage", "Disks are known by what is on them. A disk that this appliance has marked or used is taken without asking; others only if they are chosen here.", nil},
 		{"directory", "Users", "Where the registry's users come from. Address and filters of a directory are set in the registry's own interface afterwards.",
@@ -126,6 +126,9 @@ func (a *Answers) Set(name, value string) error {
 	if !p.Password && !many(name) {
 		value = strings.TrimSpace(value)
 	}
+	if p.Choices != nil {
+		value = strings.ToLower(value)
+	}
 	if p.Password && value == "" {
 		return nil
 	}
@@ -135,16 +138,39 @@ func (a *Answers) Set(name, value string) error {
 	if a.Values == nil {
 		a.Values = map[string]string{}
 	}
-	if value == "" {
-		delete(a.Values, name)
-		return nil
-	}
 	a.Values[name] = value
 	return nil
 }
 
-// Forget takes an answer back, a password's too.
-func (a *Answers) Forget(name string) { delete(a.Values, name) }
+// Final are the answers as the agent takes them: every question is answered, since
+// what is not named stays as it was known, and nothing is left of a choice that was
+// not made (the fields of a static address, if it comes by DHCP).
+func (a Answers) Final() Answers {
+	out := a.Copy()
+	if out.Values == nil {
+		out.Values = map[string]string{}
+	}
+	for _, page := range Pages() {
+		for _, name := range page.Fields {
+			if p, ok := property.Find(name); ok && !p.Password {
+				out.Values[name] = a.Shown(name)
+			}
+		}
+	}
+	if out.Values["network.mode"] != "static" {
+		out.Forget("network.ip4")
+		out.Forget("network.gateway4")
+	}
+	return out
+}
+
+// Forget takes an answer back, a password's too, also one that the agent knows.
+func (a *Answers) Forget(name string) {
+	if a.Values == nil {
+		a.Values = map[string]string{}
+	}
+	a.Values[name] = ""
+}
 
 // Shown is the answer as a face may show it: never a password's.
 func (a Answers) Shown(name string) string {
@@ -176,6 +202,9 @@ func (a *Answers) Choose(role diskrole.Role, device string) {
 // Help is what a face says about a question: the property's description without
 // what only concerns vCenter's form.
 func Help(p property.Property) string {
+	if p.Name() == "network.ip4" {
+		return "For static, with its prefix length: 192.0.2.10/24."
+	}
 	text := strings.TrimSuffix(p.Description, " Empty: the wizard asks.")
 	return strings.TrimSpace(strings.ReplaceAll(text, " Used at the first boot alone.", ""))
 }

@@ -95,4 +95,18 @@ func TestAnswers(t *testing.T) {
 	if a.Given("network.hostname") {
 		t.Error("an emptied answer is none")
 	}
+	set("network.mode", "DHCP", false)
+	set("network.ip4", "192.0.2.10/24", false)
+	final := a.Final()
+	for name, want := range map[string]string{"network.hostname": "", "network.ip4": "", "network.mode": "dhcp", "appliance.timezone": "UTC", "appliance.root_password": ""} {
+		if got, ok := final.Values[name]; !ok || got != want {
+			t.Errorf("%s is sent as %q, %v; want %q", name, got, ok, want)
+		}
+	}
+	if _, ok := final.Values["registry.admin_password"]; ok {
+		t.Error("a password that nobody has typed is sent, and would take the known one away")
+	}
+	if a.Shown("network.ip4") != "192.0.2.10/24" {
+		t.Error("what is not sent is kept for the page")
+	}
 }

@@ -1,0 +1,41 @@
+package console
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// bytesOf is a size in words.
+func bytesOf(n uint64) string {
+	units := []string{"bytes", "KiB", "MiB", "GiB", "TiB"}
+	f, i := float64(n), 0
+	for f >= 1024 && i < len(units)-1 {
+		f, i = f/1024, i+1
+	}
+	return strings.TrimSuffix(fmt.Sprintf("%.1f", f), ".0") + " " + units[i]
+}
+
+// fingerprint breaks AA:BB:… into groups of four bytes, so that eyes find their place.
+func fingerprint(f string) []string {
+	pairs := strings.Split(f, ":")
+	var out []string
+	for i := 0; i < len(pairs) && f != ""; i += 4 {
+		out = append(out, strings.Join(pairs[i:min(i+4, len(pairs))], ":"))
+	}
+	return out
+}
+
+// sentence makes one of a fault's text: a capital letter and a full stop.
+func sentence(text string) string {
+	r, n := utf8.DecodeRuneInString(text)
+	if n == 0 {
+		return ""
+	}
+	text = string(unicode.ToUpper(r)) + text[n:]
+	if !strings.HasSuffix(text, ".") && !strings.HasSuffix(text, "?") {
+		text += "."
+	}
+	return text
+}
