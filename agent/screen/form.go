@@ -269,7 +269,7 @@ func (f *form) labels() int {
 	for _, x := range f.fields {
 		n = max(n, len([]rune(x.label))+2)
 	}
-	return min(n, 36)
+	return min(n, 40)
 }
 
 func (f *form) view(w, h int) ([]line, *tea.Cursor) {

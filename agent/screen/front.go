@@ -74,8 +74,8 @@ func (f *front) head() []line {
 		}
 		machine += fmt.Sprintf(", %s of memory", bytes(s.Machine.MemoryBytes))
 	}
-	return []line{nil, say(head.Bold(true), "  "+title), say(head, "  Container registry for vSphere"), nil,
-		say(head.Bold(true), "  "+plain(s.Hostname)), say(head, "  "+machine)}
+	return []line{nil, say(head, "  "+title), say(head, "  Container registry for vSphere"), nil,
+		say(head, "  "+plain(s.Hostname)), say(head, "  "+machine)}
 }
 
 func (f *front) bar(w int) string {
@@ -164,26 +164,26 @@ func (f *front) progress(w, h int) []line {
 	s := f.status
 	title := say(strong, "  The appliance is being set up.")
 	if s.Phase == api.Failed {
-		title = say(bad, "  The setup could not be finished.")
+		title = line{{paper, "  "}, {failed, " The setup could not be finished. "}}
 	}
 	out := []line{title, nil}
-	var failed []line
+	var why []line
 	steps := s.Steps
 	if s.Phase == api.Failed {
 		for _, st := range steps {
 			if st.Status == api.Failed {
-				failed = append(failed, nil)
-				failed = append(failed, prose(bad, 2, st.Title+": "+st.Text, w)...)
+				why = append(why, nil)
+				why = append(why, prose(bad, 2, st.Title+": "+st.Text, w)...)
 				if st.Hint != "" {
-					failed = append(failed, prose(paper, 2, "What to do: "+st.Hint, w)...)
+					why = append(why, prose(paper, 2, "What to do: "+st.Hint, w)...)
 				}
-				failed = append(failed, say(paper, "  Press <F2> or <C> to look at the network and the logs, or to try again."))
+				why = append(why, say(paper, "  Press <F2> or <C> to look at the network and the logs, or to try again."))
 			}
 		}
 	}
-	room := max(3, h-len(out)-len(failed)-2)
+	room := max(3, h-len(out)-len(why)-2)
 	out = append(out, stepLines(steps, room)...)
-	out = append(out, failed...)
+	out = append(out, why...)
 	if len(s.Console) > 0 && len(out)+2 <= h {
 		out = append(out, nil, pair("Console", strong, s.Console[0]))
 	}
@@ -212,7 +212,7 @@ func stepLines(steps []api.Step, room int) []line {
 		case "done":
 			mark, ink = "[ ok ]", good
 		case "failed":
-			mark, ink = "[FAIL]", bad
+			mark, ink = "[FAIL]", failed
 		}
 		text := paper
 		if s.Status == "pending" {
@@ -229,9 +229,9 @@ func stepLines(steps []api.Step, room int) []line {
 
 func (f *front) ready(w, h int) []line {
 	s := f.status
-	state := pair("State", good, "Ready")
+	state := pair("State", good, " Ready ")
 	if len(s.Problems) > 0 {
-		state = pair("State", bad, "Needs attention")
+		state = pair("State", failed, " Needs attention ")
 	}
 	out := []line{state}
 	out = append(out, f.problems(w, 2)...)

@@ -84,7 +84,7 @@ func (p *networkPage) show(w int) []line {
 		return []line{say(faded, "  Asking ...")}
 	}
 	n, set := p.state.Now, p.state.Settings
-	link := pair("Link", good, "up")
+	link := pair("Link", good, " up ")
 	if !n.Up {
 		link = pair("Link", bad, "down: the virtual machine's network adapter is not connected")
 	}

@@ -7,23 +7,24 @@ import (
 	"charm.land/lipgloss/v2"
 )
 
-// The inks. Linux's console has eight background colours and sixteen foreground
-// ones; a bold black is grey there, so weight is never the only difference.
+// The inks. Linux's console has eight colours. A bright one sets its bold bit as a
+// side effect, which then stays for the text after it; so white is bold grey here,
+// grey is faint black, and the change between them is said in full.
 var (
 	blue  = lipgloss.Color("4")
 	grey  = lipgloss.Color("7")
-	white = lipgloss.Color("15")
 	black = lipgloss.Color("0")
 
-	head   = lipgloss.NewStyle().Background(blue).Foreground(white)
+	head   = lipgloss.NewStyle().Background(blue).Foreground(grey).Bold(true)
 	paper  = lipgloss.NewStyle().Background(grey).Foreground(black)
 	strong = lipgloss.NewStyle().Background(grey).Foreground(blue)
-	faded  = lipgloss.NewStyle().Background(grey).Foreground(lipgloss.Color("8"))
+	faded  = lipgloss.NewStyle().Background(grey).Foreground(black).Faint(true)
 	bad    = lipgloss.NewStyle().Background(grey).Foreground(lipgloss.Color("1"))
-	good   = lipgloss.NewStyle().Background(grey).Foreground(lipgloss.Color("2"))
-	chosen = lipgloss.NewStyle().Background(blue).Foreground(white)
-	entry  = lipgloss.NewStyle().Background(black).Foreground(white)
-	code   = lipgloss.NewStyle().Background(blue).Foreground(white).Bold(true)
+	good   = lipgloss.NewStyle().Background(lipgloss.Color("2")).Foreground(grey).Bold(true)
+	failed = lipgloss.NewStyle().Background(lipgloss.Color("1")).Foreground(grey).Bold(true)
+	chosen = head
+	entry  = lipgloss.NewStyle().Background(black).Foreground(grey).Bold(true)
+	code   = head
 )
 
 // A span is text in one ink, a line is spans, and a page is lines: whoever

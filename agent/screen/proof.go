@@ -77,7 +77,7 @@ func (p *proofPage) show(w int) []line {
 		return append(prose(bad, 2, text, w), prose(paper, 2, hint, w)...)
 	}
 	if p.proved {
-		return prose(good, 2, "vCenter has shown the code: the passwords may be set anew.", w)
+		return prose(strong, 2, "vCenter has shown the code: the passwords may be set anew.", w)
 	}
 	if p.code == "" {
 		return []line{say(faded, "  Asking ...")}

@@ -106,7 +106,7 @@ func (s *setup) show(w int) []line {
 		text, hint := words(s.err)
 		return append(prose(bad, 2, text, w), prose(paper, 2, hint, w)...)
 	case s.checked && len(s.faults) == 0:
-		return []line{say(good, "  Nothing is missing and nothing is wrong: choose Apply.")}
+		return []line{say(strong, "  Nothing is missing and nothing is wrong: choose Apply.")}
 	case len(s.faults) > 0:
 		return []line{say(bad, fmt.Sprintf("  %d answers are missing or wrong, on the pages marked with !!", len(s.faults)))}
 	}
