@@ -16,7 +16,7 @@ FUZZ_TIME     ?= 10s
 
 # What the tests drive or need, as Debian packages.
 TEST_PACKAGES_DEBIAN = postgresql docker.io podman skopeo buildah containerd runc \
-	iproute2 openssl ca-certificates procps slapd prometheus rsyslog rsyslog-openssl systemd-journal-remote \
+	iproute2 openssl ca-certificates procps slapd prometheus rsyslog rsyslog-openssl systemd-journal-remote chromium \
 	qemu-utils shellcheck packer openssh-client systemd-container nftables dnsmasq-base e2fsprogs
 
 # What building the image drives (docs/building.md).

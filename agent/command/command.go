@@ -123,6 +123,7 @@ func newRoot(a *app) *cobra.Command {
 	f.BoolVar(&a.json, "json", false, "print JSON for programs")
 	root.AddGroup(&cobra.Group{ID: "look", Title: "Look:"}, &cobra.Group{ID: "change", Title: "Change:"}, &cobra.Group{ID: "care", Title: "Look after it:"}, &cobra.Group{ID: "run", Title: "Run it:"})
 	root.AddCommand(a.statusCommand(), a.serveCommand(), firstboot.New(), a.versionCommand())
+	root.AddCommand(a.screenCommand())
 	for _, c := range root.Commands() {
 		countArgs(c)
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"berth/agent/client"
+	"berth/agent/console"
 	"berth/agent/machine"
 	"berth/agent/server"
 	"berth/agent/session"
@@ -66,7 +68,12 @@ func (a *app) serve(ctx context.Context, d daemon) error {
 	m := machine.New(machine.Options{Root: d.root, System: d.system, Code: code, Log: log})
 	verify := m.Verify
 	sessions := session.New(session.Options{File: filepath.Join(state, "sessions.json"), Verify: verify, Code: code})
-	s, err := server.New(server.Options{Machine: m, Sessions: sessions, Trail: trail.New(filepath.Join(state, "audit.jsonl"), log), Log: log})
+	changes := trail.New(filepath.Join(state, "audit.jsonl"), log)
+	pages, err := console.Handler(console.Options{Agent: client.New(d.socket), Sessions: sessions, Trail: changes, Log: log})
+	if err != nil {
+		return err
+	}
+	s, err := server.New(server.Options{Machine: m, Sessions: sessions, Trail: changes, Log: log, Pages: pages})
 	if err != nil {
 		return err
 	}
