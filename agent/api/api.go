@@ -155,6 +155,8 @@ type NetworkNow struct {
 type Pending struct {
 	ID    string    `json:"id"`
 	Until time.Time `json:"until"`
+	// Applied is whether it is in force; it cannot be confirmed before.
+	Applied bool `json:"applied"`
 	// Addresses are where to confirm it, if they are known.
 	Addresses []string `json:"addresses"`
 }

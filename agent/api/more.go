@@ -19,6 +19,8 @@ type Certificates struct {
 	Temporary bool `json:"temporary"`
 	// Request is whether a key waits for the certificate that was requested for it.
 	Request bool `json:"request"`
+	// Warnings are what clients may stumble over.
+	Warnings []string `json:"warnings"`
 }
 
 // Certificate is a certificate's content.

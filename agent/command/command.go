@@ -122,8 +122,11 @@ func newRoot(a *app) *cobra.Command {
 	f.StringVar(&a.socket, "socket", setting.AgentSocket, "the agent's unix `socket`")
 	f.BoolVar(&a.json, "json", false, "print JSON for programs")
 	root.AddGroup(&cobra.Group{ID: "look", Title: "Look:"}, &cobra.Group{ID: "change", Title: "Change:"}, &cobra.Group{ID: "care", Title: "Look after it:"}, &cobra.Group{ID: "run", Title: "Run it:"})
-	root.AddCommand(a.statusCommand(), a.serveCommand(), firstboot.New(), a.versionCommand())
-	root.AddCommand(a.screenCommand())
+	root.AddCommand(a.statusCommand(), a.healthCommand(), a.servicesCommand(), a.logsCommand(), a.auditCommand(), a.openAPICommand(),
+		a.networkCommand(), a.namesCommand(), a.timeCommand(), a.firewallCommand(), a.sshCommand(), a.passwordCommand(), a.certificateCommand(),
+		a.proxyCommand(), a.syslogCommand(), a.disksCommand(), a.supportCommand(), a.configCommand(), a.setupCommand(), a.serveCommand(), firstboot.New(), a.screenCommand(),
+		a.versionCommand())
+	root.AddCommand(a.powerCommands()...)
 	for _, c := range root.Commands() {
 		countArgs(c)
 	}

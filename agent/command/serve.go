@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"berth/agent/bundle"
 	"berth/agent/client"
 	"berth/agent/console"
 	"berth/agent/machine"
@@ -42,7 +43,12 @@ func (a *app) serveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "serve", Short: "Run the agent (berth-agent.service does)", Args: cobra.NoArgs, GroupID: "run",
 		RunE: func(c *cobra.Command, _ []string) error {
-			d.socket = a.socket
+			live, err := machine.NewLive(c.Context(), logger.New(logger.Options{Component: "agent", Stderr: a.stderr}))
+			if err != nil {
+				return err
+			}
+			defer live.Close()
+			d.socket, d.system = a.socket, live
 			return a.serve(c.Context(), d)
 		},
 	}
@@ -66,14 +72,17 @@ func (a *app) serve(ctx context.Context, d daemon) error {
 	log := logger.New(logger.Options{Component: "agent", Stderr: a.stderr, Sink: sink})
 	code := session.NewCode(filepath.Join(d.root, setting.AgentRunDir, "setup-code"))
 	m := machine.New(machine.Options{Root: d.root, System: d.system, Code: code, Log: log})
-	verify := m.Verify
-	sessions := session.New(session.Options{File: filepath.Join(state, "sessions.json"), Verify: verify, Code: code})
+	sessions := session.New(session.Options{File: filepath.Join(state, "sessions.json"), Verify: m.Verify, Code: code})
 	changes := trail.New(filepath.Join(state, "audit.jsonl"), log)
+	bundles, err := bundle.New(filepath.Join(state, "bundles"), m.Sources, log)
+	if err != nil {
+		return err
+	}
 	pages, err := console.Handler(console.Options{Agent: client.New(d.socket), Sessions: sessions, Trail: changes, Log: log})
 	if err != nil {
 		return err
 	}
-	s, err := server.New(server.Options{Machine: m, Sessions: sessions, Trail: changes, Log: log, Pages: pages})
+	s, err := server.New(server.Options{Machine: m, Sessions: sessions, Trail: changes, Bundles: bundles, Log: log, Pages: pages})
 	if err != nil {
 		return err
 	}
@@ -88,6 +97,7 @@ func (a *app) serve(ctx context.Context, d daemon) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return sink.Run(ctx) })
 	g.Go(func() error { return certificates.Run(ctx) })
+	g.Go(func() error { return m.Run(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, local, s.Local(), log) })
 	g.Go(func() error { return serveConsole(ctx, d, certificates, s.Remote(), log) })
 	g.Go(func() error { return unit.Watchdog(ctx, s.Alive) })

@@ -20,33 +20,37 @@ import (
 	"berth/appliance/version"
 )
 
-// bundle is a daemon that runs over a temporary root.
-type bundle struct {
+// rig is a daemon that runs over a temporary root.
+type rig struct {
 	t      testing.TB
 	root   string
 	socket string
 	base   string // https://127.0.0.1:port
 	client *client.Client
+	system *recorded
 }
 
 const consolePassword = "Console-1-Password"
 
 // setup starts a daemon on a machine whose files are below a temporary directory.
-func setup(t testing.TB) *bundle {
+func setup(t testing.TB, prepare ...func(*rig)) *rig {
 	t.Helper()
 	root, err := os.MkdirTemp("", "agent") // short: a unix socket's path is
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(root) })
-	b := &bundle{t: t, root: root, socket: filepath.Join(root, "agent.sock")}
+	b := &rig{t: t, root: root, socket: filepath.Join(root, "agent.sock"), system: newRecorded()}
+	for _, f := range prepare {
+		f(b)
+	}
 	b.write(setting.SecretFile(setting.ConsolePassword), secret.Hash(consolePassword))
 	ctx, cancel := context.WithCancel(context.Background())
 	listening := make(chan string, 1)
 	ended := make(chan error, 1)
 	a := &app{stdout: io.Discard, stderr: io.Discard, socket: b.socket}
 	go func() {
-		ended <- a.serve(ctx, daemon{root: root, socket: b.socket, listen: "127.0.0.1:0", listening: func(at string) { listening <- at }})
+		ended <- a.serve(ctx, daemon{root: root, socket: b.socket, listen: "127.0.0.1:0", system: b.system, listening: func(at string) { listening <- at }})
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -67,7 +71,7 @@ func setup(t testing.TB) *bundle {
 	return b
 }
 
-func (b *bundle) write(path, content string) {
+func (b *rig) write(path, content string) {
 	b.t.Helper()
 	path = filepath.Join(b.root, path)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -79,7 +83,7 @@ func (b *bundle) write(path, content string) {
 }
 
 // run runs one command of berth-agent.
-func (b *bundle) run(args ...string) (code int, stdout, stderr string) {
+func (b *rig) run(args ...string) (code int, stdout, stderr string) {
 	b.t.Helper()
 	var out, errs bytes.Buffer
 	code = Main(append(args, "--socket", b.socket), strings.NewReader(""), &out, &errs)
@@ -87,7 +91,7 @@ func (b *bundle) run(args ...string) (code int, stdout, stderr string) {
 }
 
 // https asks the console. authorization is user:password, or empty.
-func (b *bundle) https(method, path, authorization, body string, header ...string) (*http.Response, string) {
+func (b *rig) https(method, path, authorization, body string, header ...string) (*http.Response, string) {
 	b.t.Helper()
 	r, err := http.NewRequest(method, b.base+path, strings.NewReader(body))
 	if err != nil {

@@ -42,6 +42,8 @@ type Machine struct {
 	o Options
 
 	settings sync.Mutex // held from reading the settings to the end of their application
+	watch    watermarks
+	power    planned
 }
 
 // New makes a Machine. Nothing is touched yet.

@@ -20,15 +20,25 @@ import (
 // is a problem of its health.
 func (m *Machine) Status(ctx context.Context) (api.Status, error) {
 	now := m.o.Now()
-	s := api.Status{Product: product, Version: version.Version, Commit: version.Commit(), Phase: m.Phase(),
-		Addresses: addresses(), Machine: m.hardware(), Now: now, Booted: now.Add(-uptime()),
-		Registry: []string{}, Console: []string{}, Steps: []api.Step{}, Missing: []string{}, Problems: []api.Problem{}, Warnings: []string{}}
+	boot := m.state()
+	s := api.Status{Product: product, Version: version.Version, Commit: version.Commit(), Phase: boot.Phase,
+		Addresses: addresses(), Machine: m.hardware(), Now: now, Booted: now.Add(-uptime()).Truncate(time.Second),
+		Registry: []string{}, Console: []string{}, Steps: wireSteps(boot.Steps), Missing: some(boot.Missing), Warnings: some(boot.Warnings)}
 	if s.Hostname, _ = os.Hostname(); s.Hostname == "localhost" {
 		s.Hostname = ""
 	}
 	settings, err := m.Settings()
 	if err == nil {
 		s.Registry, s.Console = urls(settings, s.Hostname, s.Addresses)
+	}
+	s.Fingerprint = m.fingerprint(settings)
+	h := m.Health(ctx)
+	s.Health, s.Problems = h.State, problems(h)
+	s.ReadOnly, s.Power, s.Pending = m.watch.closed(), m.PowerPlan(), m.pending()
+	if m.o.Code != nil {
+		if code, err := m.o.Code.Read(); err == nil {
+			s.Code = code.Reveal()
+		}
 	}
 	return s, nil
 }

@@ -66,20 +66,6 @@ func (a *API) logout(r *request, _ none) (done, error) {
 	return done{}, nil
 }
 
-func statusRoutes() []route {
-	return []route{
-		{"GET", "/status", admin, "", "The appliance at a glance, with what is wrong", handle((*API).status)},
-	}
-}
-
-func (a *API) status(r *request, _ none) (api.Status, error) {
-	s, err := a.o.Machine.Status(r.Context())
-	if !r.caller.local {
-		s.Code = ""
-	}
-	return s, err
-}
-
 // Alive says whether the API can answer at all: for the watchdog.
 func (a *API) Alive(ctx context.Context) error {
 	_, err := a.o.Machine.About(ctx)

@@ -18,6 +18,7 @@ import (
 	"net/netip"
 
 	"berth/agent/api"
+	"berth/agent/bundle"
 	"berth/agent/machine"
 	"berth/agent/session"
 	"berth/agent/trail"
@@ -30,6 +31,7 @@ type Options struct {
 	Machine  *machine.Machine
 	Sessions *session.Store
 	Trail    *trail.Trail
+	Bundles  *bundle.Store
 	Log      *slog.Logger
 	// Pages are the console's for browsers, at every path that is not the API's;
 	// nil: a short text in their place.

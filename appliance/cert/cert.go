@@ -82,8 +82,8 @@ func Ensure(dir string, names []string, opts ...Option) (Result, error) {
 	return ensure(dir, names, false, optionsOf(opts))
 }
 
-// Own serves a certificate of our own CA again, in place of the one that an
-// administrator has supplied, which is kept as the previous one.
+// Own makes and serves a new certificate of our own CA in any case, also in place of
+// one that an administrator has supplied. The one before is kept as the previous one.
 func Own(dir string, names []string, opts ...Option) (Result, error) {
 	return ensure(dir, names, true, optionsOf(opts))
 }
@@ -118,7 +118,7 @@ func ensure(dir string, names []string, own bool, o options) (Result, error) {
 		}
 	}
 	why := reason(server, serr, ca, dns, ips)
-	if own && theirs {
+	if own && (theirs || why == "") {
 		why = "it was asked for"
 	}
 	if why != "" {

@@ -21,7 +21,7 @@ import (
 
 const (
 	requestFile    = "pending.csr"
-	pendingKeyFile = "pending.key"
+	PendingKeyFile = "pending.key"
 )
 
 // requestBits is the size of a request's RSA key: what lasts beyond 2030 (NIST SP
@@ -74,7 +74,7 @@ func Request(dir string, names []string, opts ...Option) (string, error) {
 		return "", fmt.Errorf("cannot keep the key of a request: %w", err)
 	}
 	// The key first: a request whose key is lost would waste the CA's work.
-	if err := durable.WriteFile(filepath.Join(dir, pendingKeyFile), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, PendingKeyFile), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
 		return "", err
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
@@ -101,7 +101,7 @@ func Pending(dir string) (request string, made time.Time, err error) {
 
 // pendingKey is the key of the pending request; nil if there is none.
 func pendingKey(dir string) (crypto.Signer, error) {
-	b, err := os.ReadFile(filepath.Join(dir, pendingKeyFile))
+	b, err := os.ReadFile(filepath.Join(dir, PendingKeyFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -118,7 +118,7 @@ func pendingKey(dir string) (crypto.Signer, error) {
 // dropRequest forgets the pending request. The key goes last: without it the
 // certificate could not be supplied once more.
 func dropRequest(dir string) error {
-	for _, name := range []string{requestFile, pendingKeyFile} {
+	for _, name := range []string{requestFile, PendingKeyFile} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("cannot remove a request that is done: %w", err)
 		}

@@ -28,6 +28,9 @@ type Key struct {
 	line        string   // for authorized_keys
 }
 
+// Line is the key as it stands in authorized_keys.
+func (k Key) Line() string { return k.line }
+
 // maxKeys and maxKeyLine bound authorized_keys.
 const (
 	maxKeys    = 100

@@ -39,29 +39,29 @@ type Logs struct {
 // Forward is a collector of log messages.
 type Forward struct {
 	// Name is how it is called in messages and metrics: letters, digits, "-" and "_".
-	Name string `yaml:"name,omitempty"`
+	Name string `yaml:"name,omitempty" json:"name"`
 	// To is udp://host:port, tcp://host:port or tls://host:port. Without a port:
 	// 514, 601, 6514.
-	To string `yaml:"to,omitempty"`
+	To string `yaml:"to,omitempty" json:"to"`
 	// Format is rfc5424 or json; empty means rfc5424.
-	Format string `yaml:"format,omitempty"`
+	Format string `yaml:"format,omitempty" json:"format"`
 	// Level is the least severe that is sent: debug, info, notice, warning, error …;
 	// empty means everything.
-	Level string `yaml:"level,omitempty"`
+	Level string `yaml:"level,omitempty" json:"level"`
 	// Components are sent, and no others; empty means all.
-	Components []string `yaml:"components,omitempty"`
+	Components []string `yaml:"components,omitempty" json:"components"`
 	// Without are components that are not sent.
-	Without []string `yaml:"without,omitempty"`
+	Without []string `yaml:"without,omitempty" json:"without"`
 	// CA is a PEM file of authorities to trust instead of the system's.
-	CA string `yaml:"ca,omitempty"`
+	CA string `yaml:"ca,omitempty" json:"ca"`
 	// Certificate and PrivateKey are PEM files by which Berth shows who it is.
-	Certificate string `yaml:"certificate,omitempty"`
-	PrivateKey  string `yaml:"private_key,omitempty"`
+	Certificate string `yaml:"certificate,omitempty" json:"certificate"`
+	PrivateKey  string `yaml:"private_key,omitempty" json:"private_key"`
 	// ServerName is the name in the collector's certificate, if it is not To's.
-	ServerName string `yaml:"server_name,omitempty"`
+	ServerName string `yaml:"server_name,omitempty" json:"server_name"`
 	// QueueMB is how many MiB of messages may wait while the collector is away,
 	// before compression; 0 means 1024. Then the oldest are dropped, and counted.
-	QueueMB int `yaml:"queue_mb,omitempty"`
+	QueueMB int `yaml:"queue_mb,omitempty" json:"queue_mb"`
 }
 
 // Levels are the names of severities, the worst first (RFC 5424 section 6.2.1).

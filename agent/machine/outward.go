@@ -1,0 +1,306 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"berth/agent/api"
+	"berth/appliance/durable"
+	"berth/appliance/fault"
+	"berth/appliance/secret"
+	"berth/appliance/setting"
+)
+
+// Proxy is the proxy for outgoing connections, without its password.
+func (m *Machine) Proxy(context.Context) (api.Proxy, error) {
+	s, err := m.Settings()
+	if err != nil {
+		return api.Proxy{}, broken(err)
+	}
+	p := api.Proxy{Proxy: s.Proxy}
+	p.NoProxy = some(p.NoProxy)
+	password, err := m.secret(setting.ProxyPassword)
+	p.HasPassword = password != ""
+	return p, err
+}
+
+// secret reads a secret of the settings; "" if there is none.
+func (m *Machine) secret(name string) (secret.Text, error) {
+	b, err := os.ReadFile(m.path(setting.SecretFile(name)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return secret.Text(strings.TrimRight(string(b), "\n")), err
+}
+
+// SetProxy changes the proxy.
+func (m *Machine) SetProxy(ctx context.Context, p api.Proxy) (api.Proxy, error) {
+	password := secret.Text("")
+	if p.Password != nil {
+		password = secret.Text(*p.Password)
+	}
+	if len(password) > 1024 || strings.ContainsFunc(password.Reveal(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return api.Proxy{}, fault.New(fault.Invalid, "it has control characters, or more than 1024").On("password")
+	}
+	_, err := m.change(ctx, func(s *setting.Settings) error {
+		s.Proxy = p.Proxy
+		if err := s.Check(); err != nil || p.Password == nil {
+			return err
+		}
+		file := m.path(setting.SecretFile(setting.ProxyPassword))
+		if password == "" {
+			if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil
+		}
+		return durable.WriteFile(file, []byte(password.Reveal()+"\n"), 0o600)
+	})
+	if err != nil {
+		return api.Proxy{}, err
+	}
+	return m.Proxy(ctx)
+}
+
+// outwardTime is how long a test of a connection may take.
+const outwardTime = 15 * time.Second
+
+// TestProxy tries to reach a URL through the proxy: the one that is set, or another.
+func (m *Machine) TestProxy(ctx context.Context, t api.ProxyTest) (api.Tested, error) {
+	target, err := url.Parse(t.URL)
+	if err != nil || target.Host == "" || target.Scheme != "http" && target.Scheme != "https" || target.User != nil {
+		return api.Tested{}, fault.New(fault.Invalid, "it must be http://HOST or https://HOST, without name and password").On("url")
+	}
+	s, err := m.Settings()
+	if err != nil {
+		return api.Tested{}, broken(err)
+	}
+	password, err := m.secret(setting.ProxyPassword)
+	if err != nil {
+		return api.Tested{}, err
+	}
+	if t.Proxy != nil {
+		s.Proxy = t.Proxy.Proxy
+		if t.Proxy.Password != nil {
+			password = secret.Text(*t.Proxy.Password)
+		}
+		if err := s.Check(); err != nil {
+			return api.Tested{}, err
+		}
+	}
+	via, err := proxyFor(s.Proxy, password, target)
+	if err != nil {
+		return api.Tested{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, outwardTime)
+	defer cancel()
+	transport := &http.Transport{Proxy: http.ProxyURL(via), DisableKeepAlives: true}
+	if via == nil {
+		transport.Proxy = nil
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodHead, target.String(), nil)
+	if err != nil {
+		return api.Tested{}, err
+	}
+	began := time.Now()
+	resp, err := transport.RoundTrip(r)
+	how := "directly"
+	if via != nil {
+		how = "through " + via.Host
+	}
+	if err != nil {
+		return api.Tested{Text: fmt.Sprintf("%s cannot be reached %s: %s", target.Host, how, plainly(err)), Hint: "check the proxy's address, name and password, and whether it lets this appliance through"}, nil
+	}
+	resp.Body.Close()
+	if resp.StatusCode == http.StatusProxyAuthRequired {
+		return api.Tested{Text: "the proxy refuses name and password", Hint: "set proxy.username and its password"}, nil
+	}
+	return api.Tested{OK: true, Text: fmt.Sprintf("%s answers %s, %s, after %d ms", target.Host, resp.Status, how, time.Since(began).Milliseconds())}, nil
+}
+
+// plainly is a network error without URLs, which may have passwords.
+func plainly(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "no answer in time"
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
+		return op.Op + ": " + op.Err.Error()
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		return dns.Name + " is not known to the DNS servers"
+	}
+	return err.Error()
+}
+
+// proxyFor is the proxy for a URL; nil: none.
+func proxyFor(p setting.Proxy, password secret.Text, target *url.URL) (*url.URL, error) {
+	if slices.ContainsFunc(p.NoProxy, func(n string) bool { return direct(n, target.Hostname()) }) {
+		return nil, nil
+	}
+	address := p.HTTP
+	if target.Scheme == "https" && p.HTTPS != "" {
+		address = p.HTTPS
+	}
+	if address == "" {
+		return nil, nil
+	}
+	via, err := url.Parse(address)
+	if err == nil && p.Username != "" {
+		via.User = url.UserPassword(p.Username, password.Reveal())
+	}
+	return via, err
+}
+
+// direct reports whether an entry of no_proxy is for a host.
+func direct(entry, host string) bool {
+	if entry == "*" || strings.EqualFold(entry, host) {
+		return true
+	}
+	if a := net.ParseIP(host); a != nil {
+		_, n, err := net.ParseCIDR(entry)
+		return err == nil && n.Contains(a)
+	}
+	return strings.HasSuffix(strings.ToLower(host), "."+strings.ToLower(strings.TrimPrefix(entry, ".")))
+}
+
+// collectorsDir has the authorities of collectors that were given as text. The log
+// service reads them.
+const collectorsDir = "/etc/berth/collectors"
+
+// Syslog are the collectors of log messages, and how they get on.
+func (m *Machine) Syslog(ctx context.Context) (api.Syslog, error) {
+	s, err := m.Settings()
+	if err != nil {
+		return api.Syslog{}, broken(err)
+	}
+	w := api.Syslog{Forward: []api.Collector{}}
+	for _, f := range s.Logs.Forward {
+		c := api.Collector{Forward: f}
+		if f.CA == m.caFile(f.Name) {
+			if b, err := os.ReadFile(m.below(f.CA)); err == nil {
+				c.CACertificate = string(b)
+			}
+		}
+		w.Forward = append(w.Forward, c)
+	}
+	// That the log service is away is its own check's business.
+	_ = m.askLogs(ctx, s, http.MethodGet, "/v1/collectors", &w.Now)
+	return w, nil
+}
+
+func (m *Machine) caFile(name string) string { return filepath.Join(collectorsDir, name+".crt") }
+
+// SetSyslog changes the collectors. Messages go on to be kept for those that stay.
+func (m *Machine) SetSyslog(ctx context.Context, in api.Syslog) (api.Syslog, error) {
+	_, err := m.change(ctx, func(s *setting.Settings) error {
+		s.Logs.Forward = nil
+		for _, c := range in.Forward {
+			if c.CACertificate != "" {
+				c.Forward.CA = m.caFile(c.Name)
+			}
+			s.Logs.Forward = append(s.Logs.Forward, c.Forward)
+		}
+		if err := s.Check(); err != nil {
+			return err
+		}
+		return m.writeAuthorities(in.Forward)
+	})
+	if err != nil {
+		return api.Syslog{}, err
+	}
+	return m.Syslog(ctx)
+}
+
+// writeAuthorities keeps the collectors' authorities, whose names were checked.
+func (m *Machine) writeAuthorities(list []api.Collector) error {
+	for _, c := range list {
+		if c.CACertificate == "" {
+			continue
+		}
+		text, err := repairAuthority(c.CACertificate)
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(m.path(collectorsDir), 0o755); err != nil {
+			return err
+		}
+		if err := os.Chmod(m.path(collectorsDir), 0o755); err != nil {
+			return err
+		}
+		if err := durable.WriteFile(m.path(m.caFile(c.Name)), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestSyslog sends a test message to a collector.
+func (m *Machine) TestSyslog(ctx context.Context, name string) (api.Tested, error) {
+	s, err := m.Settings()
+	if err != nil {
+		return api.Tested{}, broken(err)
+	}
+	if !slices.ContainsFunc(s.Logs.Forward, func(f setting.Forward) bool { return f.Name == name }) {
+		return api.Tested{}, fault.New(fault.NotFound, "there is no collector %.64q", name).On("name")
+	}
+	var answer struct{ Answer string }
+	err = m.askLogs(ctx, s, http.MethodPost, "/v1/collectors/"+url.PathEscape(name)+"/test", &answer)
+	if err != nil {
+		f := fault.Of(err)
+		return api.Tested{Text: f.Text, Hint: f.Hint}, nil
+	}
+	return api.Tested{OK: true, Text: answer.Answer}, nil
+}
+
+// askLogs asks the log service over its socket.
+func (m *Machine) askLogs(ctx context.Context, s setting.Settings, method, path string, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, outwardTime)
+	defer cancel()
+	resp, err := m.over(ctx, s.Socket("logs"), method, path)
+	if err != nil {
+		return fault.Wrap(fault.Unavailable, err, "the log service does not answer").WithHint("see whether berth-logs runs")
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	if err != nil {
+		return fault.Wrap(fault.Unavailable, err, "cannot read the log service's answer")
+	}
+	if resp.StatusCode != http.StatusOK {
+		var w struct {
+			Errors []struct{ Message, Hint string }
+		}
+		if json.Unmarshal(b, &w) == nil && len(w.Errors) > 0 {
+			return fault.New(fault.Unavailable, "%s", w.Errors[0].Message).WithHint("%s", w.Errors[0].Hint)
+		}
+		return fault.New(fault.Unavailable, "the log service answers %s", resp.Status)
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return fault.Wrap(fault.Unavailable, err, "cannot read the log service's answer")
+	}
+	return nil
+}
+
+// over makes a request over a unix socket of a service.
+func (m *Machine) over(ctx context.Context, socket, method, path string) (*http.Response, error) {
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", m.below(socket))
+	}}
+	r, err := http.NewRequestWithContext(ctx, method, "http://service"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return transport.RoundTrip(r)
+}
