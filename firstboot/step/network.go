@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"berth/appliance/fault"
+	"berth/appliance/login"
 	"berth/appliance/network"
 	"berth/appliance/setting"
 	"berth/firstboot"
@@ -43,4 +44,16 @@ func (m Machine) Reach(ctx context.Context, n setting.Network) error { return ne
 // time is left to the distribution.
 func (m Machine) time(context.Context, *firstboot.Work) (string, error) {
 	return "by the distribution", nil
+}
+
+// access starts or stops SSH.
+func (m Machine) access(ctx context.Context, w *firstboot.Work) (string, error) {
+	s := w.Answers.Settings
+	if err := login.NewSSH("/", m.Systemd).Apply(ctx, s.SSH); err != nil {
+		return "", err
+	}
+	if s.SSH.Enabled {
+		return "SSH is on", nil
+	}
+	return "SSH is off", nil
 }
