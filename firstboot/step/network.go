@@ -1,9 +1,11 @@
 package step
 
 import (
+	"cmp"
 	"context"
 	"strings"
 
+	"berth/appliance/clock"
 	"berth/appliance/fault"
 	"berth/appliance/login"
 	"berth/appliance/network"
@@ -41,9 +43,14 @@ func (m Machine) network(ctx context.Context, w *firstboot.Work) (string, error)
 // Reach puts network settings in force for the wizard.
 func (m Machine) Reach(ctx context.Context, n setting.Network) error { return network.Apply(ctx, n) }
 
-// time is left to the distribution.
-func (m Machine) time(context.Context, *firstboot.Work) (string, error) {
-	return "by the distribution", nil
+// time sets the zone and the servers. Nobody waits until the clock is right: where no
+// server answers, it never is.
+func (m Machine) time(ctx context.Context, w *firstboot.Work) (string, error) {
+	t := w.Answers.Settings.Time
+	if err := clock.Apply(ctx, t); err != nil {
+		return "", err
+	}
+	return cmp.Or(t.Zone, "UTC"), nil
 }
 
 // access starts or stops SSH.
