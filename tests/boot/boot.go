@@ -104,6 +104,9 @@ func Start(t testing.TB, o Options) *Machine {
 func New(t testing.TB, o Options) *Machine {
 	t.Helper()
 	need(t)
+	if _, err := layer(); err != nil { // now, and not in the time that it takes to start
+		t.Fatal(err)
+	}
 	id := make([]byte, 3)
 	rand.Read(id)
 	m := &Machine{Name: "berth-boot-" + hex.EncodeToString(id), o: o, third: mathrand.IntN(256), site: "fd00:be:" + hex.EncodeToString(id[:2]) + ":1"}

@@ -260,3 +260,32 @@ func cut(dir string) error {
 	defer f.Close()
 	return unix.IoctlSetPointerInt(int(f.Fd()), shutdownNow, noFlush)
 }
+
+// Memory is what our programs and PostgreSQL take in the machine, in bytes of proportional set size, by program.
+func (m *Machine) Memory() map[string]int64 {
+	sum := map[string]int64{}
+	queue := []int{m.boot()}
+	for len(queue) > 0 {
+		pid := queue[0]
+		queue = append(queue[1:], children(pid)...)
+		what := name(pid)
+		switch what {
+		case "berth", "berth-agent":
+			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			if args := strings.Split(string(b), "\x00"); len(args) > 1 {
+				what += " " + args[1]
+			}
+		case "postgres", "journalctl":
+		default:
+			continue
+		}
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		for line := range strings.Lines(string(b)) {
+			if f := strings.Fields(line); len(f) == 3 && f[0] == "Pss:" {
+				n, _ := strconv.ParseInt(f[1], 10, 64)
+				sum[what] += n << 10
+			}
+		}
+	}
+	return sum
+}

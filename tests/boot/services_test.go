@@ -1,71 +1,275 @@
 package boot_test
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
-	"berth/appliance/diskrole"
+	"berth/tests/berthtest"
 	"berth/tests/boot"
 )
 
-const settings = `data: /storage/data
-run: /run/berth
-https: ":443"
-http: ":80"
-redirect_http: true
-certificate: /storage/data/tls/server.crt
-private_key: /storage/data/tls/server.key
-database: host=/run/postgresql user=berth dbname=berth
-logs: {dir: /storage/log/berth, journal: "on"}
-`
+// long are the units that run for as long as the machine does.
+var long = []string{"berth-postgres", "berth-logs", "berth-token", "berth-core", "berth-jobs", "berth-registry", "berth-agent"}
 
-// provision does by hand what first boot does.
-func provision(t *testing.T, m *boot.Machine) {
+// mainPIDs are their processes, by name.
+func mainPIDs(t *testing.T, m *boot.Machine) map[string]string {
 	t.Helper()
-	for role, dir := range map[diskrole.Role]string{diskrole.Data: "data", diskrole.Database: "database", diskrole.Log: "log"} {
-		dev := m.Device(t, role)
-		if _, err := m.Try("blkid", "-L", role.Label()); err != nil {
-			m.Command(t, "mkfs.ext4", "-q", "-F", "-L", role.Label(), dev)
-		}
-		m.Command(t, "mount", dev, "/storage/"+dir)
+	pids := map[string]string{}
+	for _, u := range long {
+		pids[u] = strings.TrimSpace(m.Command(t, "systemctl", "show", "--property=MainPID", "--value", u+".service"))
 	}
-	m.Command(t, "systemd-tmpfiles", "--create", "--prefix=/storage")
-	m.Command(t, "systemctl", "start", "berth-storage.target")
-	if m.File("/storage/database/pgdata/PG_VERSION") == "" {
-		m.Command(t, "runuser", "-u", "postgres", "--", "/usr/lib/berth/postgresql/initdb", "-D", "/storage/database/pgdata", "-A", "peer", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "--data-checksums")
-	}
-	m.Command(t, "systemctl", "start", "berth-postgres.service")
-	if _, err := m.Try("/usr/lib/berth/postgresql/psql", "-h", "/run/postgresql", "-U", "berth", "-d", "berth", "-c", "select 1"); err != nil {
-		m.Command(t, "/usr/lib/berth/postgresql/psql", "-h", "/run/postgresql", "-U", "postgres", "-d", "postgres", "-c", "CREATE ROLE berth LOGIN", "-c", "CREATE DATABASE berth OWNER berth")
-	}
-	if _, err := m.Input(settings, "tee", "/etc/berth/appliance.yaml"); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := m.Input("Correct-Horse-7\n", "berth", "admin", "init", "--password-file", "-"); err != nil {
-		t.Fatal(out, err)
-	}
-	if m.File("/storage/data/tls/server.crt") == "" {
-		m.Command(t, "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj", "/CN=x",
-			"-addext", "subjectAltName=IP:"+m.Address().String(), "-keyout", "/storage/data/tls/server.key", "-out", "/storage/data/tls/server.crt")
-		m.Command(t, "chgrp", "berth-registry", "/storage/data/tls/server.key")
-		m.Command(t, "chmod", "640", "/storage/data/tls/server.key")
-	}
-	m.Command(t, "systemctl", "start", "berth.target")
+	return pids
 }
 
-// The services start once there are disks, keys, a schema and a certificate, and say that all is well.
-func TestServices(t *testing.T) {
+// Without disks nothing of ours can be started, by whatever way: what it wrote would be on the disk beneath.
+func TestNothingStartsWithoutDisks(t *testing.T) {
 	t.Parallel()
-	m := boot.Start(t, boot.Options{})
-	provision(t, m)
+	m := boot.Start(t, boot.Options{NoTools: true})
+	m.Active(t, "berth-agent.service", time.Minute)
+	for _, unit := range []string{"berth-postgres.service", "berth-logs.service", "berth-token.service", "berth-core.service", "berth-jobs.service",
+		"berth-registry.service", "berth-https.socket", "berth-http.socket", "berth-core.socket", "berth.target"} {
+		if _, err := m.Try("systemctl", "start", unit); err == nil {
+			t.Errorf("%s has started", unit)
+		}
+	}
+	if out := m.Command(t, "find", "/storage", "-mindepth", "2"); out != "" {
+		t.Errorf("beneath the disks there is now %s", out)
+	}
+}
+
+// Each service that dies is started again within seconds, and no other notices more than that. Meanwhile clients that
+// connect wait: nobody is refused.
+func TestServicesComeBack(t *testing.T) {
+	t.Parallel()
+	m := started(t, boot.Options{})
+	stop := refusals(t, m)
+	before := mainPIDs(t, m)
+	for _, victim := range long {
+		m.Command(t, "kill", "-KILL", before[victim])
+		began := time.Now()
+		var now map[string]string
+		m.Wait(t, victim+" is there again", time.Minute, func() error {
+			if _, err := m.Try("systemctl", "is-active", victim+".service"); err != nil {
+				return err
+			}
+			if now = mainPIDs(t, m); now[victim] == before[victim] || now[victim] == "0" {
+				return fmt.Errorf("it still is %s", now[victim])
+			}
+			return nil
+		})
+		t.Logf("%s is back after %v", victim, time.Since(began).Round(10*time.Millisecond))
+		for _, other := range long {
+			if other != victim && now[other] != before[other] {
+				t.Errorf("%s was killed, and %s is another process now", victim, other)
+			}
+		}
+		before = now
+	}
+	m.Command(t, "systemctl", "restart", "berth-registry.service")
 	m.Serving(t, time.Minute)
-	m.Command(t, "berth", "status")
-	m.Wait(t, "the registry's log has that it is ready", 30*time.Second, func() error {
-		if out, err := m.Try("berth", "logs", "--component", "registry"); err != nil || !strings.Contains(out, "ready") {
-			return fmt.Errorf("%w: %s", err, out)
+	if n, err := stop(); err != nil {
+		t.Errorf("after %d requests: %v", n, err)
+	} else {
+		t.Logf("%d requests, and none was refused", n)
+	}
+	healthy(t, m)
+}
+
+// healthy waits until berth status finds nothing.
+func healthy(t *testing.T, m *boot.Machine) {
+	t.Helper()
+	m.Wait(t, "berth status finds nothing wrong", time.Minute, func() error {
+		_, err := m.Try("berth", "status")
+		return err
+	})
+}
+
+// refusals makes new connections all the time, as clients do. stop says how many, and why one of them was refused: the
+// socket is systemd's and stays open whatever happens to the registry. That an answer breaks off when the registry is
+// killed is no refusal.
+func refusals(t *testing.T, m *boot.Machine) (stop func() (int, error)) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	var count int
+	var refused error
+	wg.Go(func() {
+		for ctx.Err() == nil && refused == nil {
+			conn, err := m.Dial(ctx, "tcp", m.Address().String()+":443")
+			if err == nil {
+				conn.Close()
+				count++
+			} else if ctx.Err() == nil {
+				refused = err
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	})
+	return func() (int, error) { cancel(); wg.Wait(); return count, refused }
+}
+
+// A service that hangs is found by the watchdog, killed and started again.
+func TestWatchdog(t *testing.T) {
+	t.Parallel()
+	m := started(t, boot.Options{})
+	for _, u := range []string{"berth-registry", "berth-token", "berth-core", "berth-logs"} {
+		// A minute is too long for a test; everything else is as it is in the unit.
+		m.Command(t, "mkdir", "-p", "/run/systemd/system/"+u+".service.d")
+		if _, err := m.Input("[Service]\nWatchdogSec=3\n", "tee", "/run/systemd/system/"+u+".service.d/test.conf"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.Command(t, "systemctl", "daemon-reload")
+	m.Command(t, "systemctl", "restart", "berth-registry", "berth-token", "berth-core", "berth-logs")
+	before := mainPIDs(t, m)
+	// It is fed as long as they live.
+	time.Sleep(5 * time.Second)
+	if now := mainPIDs(t, m); fmt.Sprint(now) != fmt.Sprint(before) {
+		t.Errorf("the watchdog has bitten services that live: %v, before %v", now, before)
+	}
+	for _, u := range []string{"berth-registry", "berth-token", "berth-core", "berth-logs"} {
+		m.Command(t, "kill", "-STOP", before[u])
+	}
+	for _, u := range []string{"berth-registry", "berth-token", "berth-core", "berth-logs"} {
+		m.Wait(t, u+" runs again", time.Minute, func() error {
+			if now := mainPIDs(t, m); now[u] == before[u] || now[u] == "0" {
+				return fmt.Errorf("it is still %s", now[u])
+			}
+			_, err := m.Try("systemctl", "is-active", u+".service")
+			return err
+		})
+	}
+	m.Serving(t, time.Minute)
+	healthy(t, m)
+}
+
+// What a service must not, it cannot: not as its user, and not from inside its sandbox.
+func TestConfinement(t *testing.T) {
+	t.Parallel()
+	m := started(t, boot.Options{})
+	for _, user := range []string{"berth-registry", "berth-token", "berth-core", "berth-jobs", "berth-logs", "postgres", "nobody"} {
+		for _, file := range []string{"/storage/data/keys/berth.key", "/storage/data/keys/token.key", "/etc/shadow", "/var/lib/berth-agent/state.json"} {
+			if _, err := m.Try("runuser", "-u", user, "--", "cat", file); err == nil {
+				t.Errorf("%s reads %s", user, file)
+			}
+		}
+		if _, err := m.Try("runuser", "-u", user, "--", "test", "-w", "/run/berth/agent.sock"); err == nil {
+			t.Errorf("%s may connect to the agent", user)
+		}
+		for _, role := range []string{"berth", "postgres"} {
+			may := role == "berth" && slices.Contains([]string{"berth-registry", "berth-token", "berth-core", "berth-jobs"}, user) || role == "postgres" && user == "postgres"
+			_, err := m.Try("runuser", "-u", user, "--", "/usr/lib/berth/postgresql/psql", "-h", "/run/postgresql", "-U", role, "-d", "berth", "-c", "select 1")
+			if may != (err == nil) {
+				t.Errorf("%s logs in to PostgreSQL as %s: %v", user, role, err)
+			}
+		}
+	}
+	for unit, keys := range map[string]string{"berth-registry": "berth.key", "berth-token": "berth.key token.key", "berth-core": "berth.key", "berth-jobs": "berth.key", "berth-logs": ""} {
+		out, err := m.Try("ls", "/run/credentials/"+unit+".service")
+		if got := strings.Join(strings.Fields(out), " "); got != keys {
+			t.Errorf("%s has the keys %q, want %q (%v)", unit, got, keys, err)
+		}
+	}
+	for _, u := range []string{"berth-registry", "berth-token", "berth-core", "berth-jobs", "berth-logs", "berth-postgres"} {
+		status := m.Command(t, "cat", "/proc/"+mainPIDs(t, m)[u]+"/status")
+		for _, want := range []string{"CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+			if !strings.Contains(status, want) {
+				t.Errorf("%s has no %q:\n%s", u, want, status)
+			}
+		}
+	}
+	if out := m.Command(t, "ss", "-Hltn"); strings.Contains(out, ":5432") {
+		t.Errorf("PostgreSQL listens on the network:\n%s", out)
+	}
+}
+
+// While the read-only file is there pushes are refused with its text, and pulls go on.
+func TestReadOnlyFile(t *testing.T) {
+	t.Parallel()
+	m := started(t, boot.Options{})
+	r := berthtest.NewRegistry("https://"+m.Address().String(), admin, m.Client(nil))
+	i := berthtest.NewImage(1, 1000)
+	r.PushImage(t, "library/app", "1", i)
+	if _, err := m.Input("the data disk is 97 % full\n", "tee", "/run/berth/read-only"); err != nil {
+		t.Fatal(err)
+	}
+	m.Wait(t, "pushes are refused", 10*time.Second, func() error {
+		put := r.Do(t, "PUT", "/v2/library/app/manifests/2", i.Manifest.Data, "Content-Type", i.Manifest.MediaType)
+		if put.StatusCode != http.StatusForbidden || !strings.Contains(string(put.Data), "97 % full") {
+			return fmt.Errorf("%s %s", put.Status, put.Data)
 		}
 		return nil
 	})
+	if get := r.Do(t, "GET", "/v2/library/app/manifests/1", nil); get.StatusCode != http.StatusOK {
+		t.Errorf("a pull: %s %s", get.Status, get.Data)
+	}
+	m.Command(t, "rm", "/run/berth/read-only")
+	m.Wait(t, "pushes are taken again", 10*time.Second, func() error {
+		if put := r.Do(t, "PUT", "/v2/library/app/manifests/2", i.Manifest.Data, "Content-Type", i.Manifest.MediaType); put.StatusCode != http.StatusCreated {
+			return fmt.Errorf("%s %s", put.Status, put.Data)
+		}
+		return nil
+	})
+}
+
+// Clients on another machine get the CA from the appliance and then use it as any registry; a reboot later everything is
+// there.
+func TestPushRebootPull(t *testing.T) {
+	t.Parallel()
+	crane := berthtest.Tool(t, "crane")
+	skopeo := berthtest.Program(t, "skopeo")
+	m := started(t, boot.Options{})
+	ca := authority(t, m)
+	dir := t.TempDir()
+	certs := filepath.Join(dir, "certs")
+	if err := os.Mkdir(certs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(certs, "ca.crt"), ca, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"env", "HOME=" + dir, "SSL_CERT_FILE=" + filepath.Join(certs, "ca.crt")}
+	run := func(args ...string) string { return m.Outside(t, env[0], append(env[1:], args...)...) }
+	name := m.Address().String() + "/library/app"
+	layout := filepath.Join(dir, "layout")
+	i := berthtest.NewImage(3, 1_000_000)
+	berthtest.WriteLayout(t, layout, "1", i.Manifest, i)
+	if out, err := m.TryOutside(admin.Password, env[0], append(env[1:], crane, "auth", "login", m.Address().String(), "-u", admin.User, "--password-stdin")...); err != nil {
+		t.Fatal(out, err)
+	}
+	run(crane, "push", layout, name+":1")
+	run(skopeo, "copy", "--dest-cert-dir", certs, "--dest-creds", admin.User+":"+admin.Password, "oci:"+layout+":1", "docker://"+name+":2")
+	m.Reboot(t)
+	serving(t, m)
+	for _, tag := range []string{"1", "2"} {
+		if got := strings.TrimSpace(run(crane, "digest", name+":"+tag)); got != i.Manifest.Digest {
+			t.Errorf("%s is %s now, and was %s", tag, got, i.Manifest.Digest)
+		}
+	}
+	run(crane, "pull", "--format=oci", name+":2", filepath.Join(dir, "back"))
+	run(skopeo, "copy", "--src-cert-dir", certs, "docker://"+name+":1", "dir:"+filepath.Join(dir, "back-too"))
+}
+
+// authority is the CA as a client gets it: over HTTPS that it cannot check yet.
+func authority(t *testing.T, m *boot.Machine) []byte {
+	t.Helper()
+	res, err := m.Client(nil).Get("https://" + m.Address().String() + "/api/v2.0/systeminfo/getcert")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	ca, err := io.ReadAll(res.Body)
+	if err != nil || !strings.Contains(string(ca), "BEGIN CERTIFICATE") {
+		t.Fatalf("the CA: %q %v", ca, err)
+	}
+	return ca
 }
