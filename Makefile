@@ -10,7 +10,7 @@ LDFLAGS = -w $(if $(VERSION),-X berth/appliance/version.Version=$(VERSION)) $(if
 
 # Two test binaries at a time: most of them start real servers, and the usual machine has two cores.
 TEST_PARALLEL ?= 2
-TEST_TIMEOUT  ?= 10m
+TEST_TIMEOUT  ?= 20m
 TEST_PACKAGES ?= ./...
 FUZZ_TIME     ?= 10s
 

@@ -49,19 +49,19 @@ func BenchmarkFirstLogin(b *testing.B) {
 func untilLogin(t testing.TB, m *boot.Machine) time.Duration {
 	began := time.Now()
 	m.On(t)
-	m.Wait(t, "the administrator logs in", 2*time.Minute, func() error { return login(t, m) })
+	m.Wait(t, "the administrator logs in", 2*time.Minute, func() error { return logIn(t, m) })
 	return time.Since(began)
 }
 
-// login is what docker login does: it gets a token with the administrator's password.
-func login(t testing.TB, m *boot.Machine) error {
+// logIn is what docker login does: it gets a token with the administrator's password.
+func logIn(t testing.TB, m *boot.Machine) error {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+m.Address().String()+"/service/token?service=harbor-registry&account=admin", nil)
 	if err != nil {
 		return err
 	}
-	req.SetBasicAuth(admin.User, admin.Password)
+	req.SetBasicAuth(administrator.User, administrator.Password)
 	res, err := m.Client(nil).Do(req)
 	if err != nil {
 		return err

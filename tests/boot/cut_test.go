@@ -51,7 +51,7 @@ func TestPowerCutInMidPush(t *testing.T) {
 		m.On(t)
 		serving(t, m)
 	}
-	r := berthtest.NewRegistry("https://"+m.Address().String(), admin, m.Client(nil))
+	r := berthtest.NewRegistry("https://"+m.Address().String(), administrator, m.Client(nil))
 	for name, i := range a.images {
 		if err := pull(t, r, name, i); err != nil {
 			t.Errorf("library/%s was acknowledged: %v", name, err)
@@ -67,7 +67,7 @@ func pushers(t *testing.T, m *boot.Machine, a *acknowledged, round, count int) (
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for p := range count {
-		r := berthtest.NewRegistry("https://"+m.Address().String(), admin, m.Client(nil))
+		r := berthtest.NewRegistry("https://"+m.Address().String(), administrator, m.Client(nil))
 		r.HTTP.Timeout = 30 * time.Second
 		wg.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {

@@ -8,15 +8,15 @@ import (
 	"berth/tests/boot"
 )
 
-// admin is the registry's administrator on the machines of these tests.
-var admin = berthtest.Login{User: "admin", Password: "Correct-Horse-7"}
+// administrator is the registry's administrator on the machines of these tests.
+var administrator = berthtest.Login{User: "admin", Password: "Correct-Horse-7"}
 
 // properties are enough for a first boot that asks nobody.
 func properties() map[string]string {
 	return map[string]string{
 		"appliance.root_password":    "Root-Horse-7",
 		"appliance.console_password": "Console-Horse-7",
-		"registry.admin_password":    admin.Password,
+		"registry.admin_password":    administrator.Password,
 		"network.hostname":           "berth.berth.test",
 		"install.unattended":         "True",
 	}

@@ -196,7 +196,7 @@ func TestConfinement(t *testing.T) {
 func TestReadOnlyFile(t *testing.T) {
 	t.Parallel()
 	m := started(t, boot.Options{})
-	r := berthtest.NewRegistry("https://"+m.Address().String(), admin, m.Client(nil))
+	r := berthtest.NewRegistry("https://"+m.Address().String(), administrator, m.Client(nil))
 	i := berthtest.NewImage(1, 1000)
 	r.PushImage(t, "library/app", "1", i)
 	if _, err := m.Input("the data disk is 97 % full\n", "tee", "/run/berth/read-only"); err != nil {
@@ -243,11 +243,11 @@ func TestPushRebootPull(t *testing.T) {
 	layout := filepath.Join(dir, "layout")
 	i := berthtest.NewImage(3, 1_000_000)
 	berthtest.WriteLayout(t, layout, "1", i.Manifest, i)
-	if out, err := m.TryOutside(admin.Password, env[0], append(env[1:], crane, "auth", "login", m.Address().String(), "-u", admin.User, "--password-stdin")...); err != nil {
+	if out, err := m.TryOutside(administrator.Password, env[0], append(env[1:], crane, "auth", "login", m.Address().String(), "-u", administrator.User, "--password-stdin")...); err != nil {
 		t.Fatal(out, err)
 	}
 	run(crane, "push", layout, name+":1")
-	run(skopeo, "copy", "--dest-cert-dir", certs, "--dest-creds", admin.User+":"+admin.Password, "oci:"+layout+":1", "docker://"+name+":2")
+	run(skopeo, "copy", "--dest-cert-dir", certs, "--dest-creds", administrator.User+":"+administrator.Password, "oci:"+layout+":1", "docker://"+name+":2")
 	m.Reboot(t)
 	serving(t, m)
 	for _, tag := range []string{"1", "2"} {
