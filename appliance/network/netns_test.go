@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -52,6 +53,7 @@ func ownNetwork(t *testing.T) (*far, bool) {
 			t.Fatal(err)
 		}
 	}
+	runtime.LockOSThread() // the far machine dies with the thread that has started it
 	cmd := exec.Command("unshare", "--net", "sleep", "60")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
