@@ -39,7 +39,8 @@ func Apply(ctx context.Context, n setting.Network) error {
 	if err := free(ctx, list[0], n.IP4); err != nil {
 		return err
 	}
-	if _, err := Write("/", n); err != nil {
+	changed, err := Write("/", n)
+	if err != nil {
 		return err
 	}
 	if err := setHostname(n.Hostname); err != nil {
@@ -48,8 +49,13 @@ func Apply(ctx context.Context, n setting.Network) error {
 	if err := networkctl(ctx, "reload"); err != nil {
 		return err
 	}
-	if err := networkctl(ctx, "reconfigure", list[0]); err != nil {
-		return err
+	// With another file networkd has configured the card anew by now. Twice within
+	// milliseconds it must not be: version 252 then drops the address that it got the
+	// first time after it has got it again, and does not notice.
+	if !changed {
+		if err := networkctl(ctx, "reconfigure", list[0]); err != nil {
+			return err
+		}
 	}
 	return wait(ctx, list[0], n)
 }
