@@ -7,6 +7,7 @@ type Answers struct {
 	Values map[string]string `json:"values"`
 	// Disks are the blank disks without a mark that somebody has chosen, by role:
 	// data, database, log. Nothing else makes the first boot write to such a disk.
+	// "system" in place of a device leaves the role's files on the system disk.
 	Disks map[string]string `json:"disks,omitempty"`
 }
 

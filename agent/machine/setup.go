@@ -153,7 +153,7 @@ func (m *Machine) checkDisks(ctx context.Context, chosen map[diskrole.Role]strin
 	var used []string
 	for _, role := range diskrole.All() {
 		device := chosen[role]
-		if device == "" {
+		if device == "" || device == firstboot.OnSystemDisk {
 			continue
 		}
 		i := slices.IndexFunc(devices, func(d BlockDevice) bool { return d.Device == device })

@@ -7,6 +7,7 @@ import (
 
 	"berth/appliance/clock"
 	"berth/appliance/fault"
+	"berth/appliance/firewall"
 	"berth/appliance/login"
 	"berth/appliance/network"
 	"berth/appliance/setting"
@@ -53,9 +54,12 @@ func (m Machine) time(ctx context.Context, w *firstboot.Work) (string, error) {
 	return cmp.Or(t.Zone, "UTC"), nil
 }
 
-// access starts or stops SSH.
+// access says who may come, and starts or stops SSH.
 func (m Machine) access(ctx context.Context, w *firstboot.Work) (string, error) {
 	s := w.Answers.Settings
+	if err := firewall.Apply(ctx, s.Firewall, s.SSH.Enabled); err != nil {
+		return "", err
+	}
 	if err := login.NewSSH("/", m.Systemd).Apply(ctx, s.SSH); err != nil {
 		return "", err
 	}

@@ -99,13 +99,13 @@ func keptNoSecrets(t *testing.T, m *boot.Machine) {
 // neither the environment nor much time, and say what has changed in it.
 func TestFirstBootUnattended(t *testing.T) {
 	t.Parallel()
-	begun := time.Now()
 	environment := passwords("network.hostname", "berth.berth.test", "install.unattended", "True", "appliance.timezone", "Europe/Berlin", "registry.external_fqdn", "Registry.Example.COM",
 		"proxy.http", "http://192.0.2.1:3128", "proxy.proxy_username", "u$er", "proxy.proxy_password", "Proxy1"+odd, "proxy.no_proxy", ".berth.test; 198.18.0.0/16",
 		"vcenter.address", "vc.berth.test", "vcenter.vcenter_username", `VSPHERE\ad&min`, "vcenter.vcenter_password", "VCenter1"+odd, "other.property", odd)
 	m := boot.Start(t, boot.Options{Environment: environment})
+	begun := time.Now()
 	m.Serving(t, time.Minute)
-	t.Logf("from power-on to the registry's answer: %v", time.Since(begun).Round(10*time.Millisecond))
+	t.Logf("from systemd's first answer to the registry's answer: %v", time.Since(begun).Round(10*time.Millisecond))
 	s := phase(t, m, firstboot.Ready)
 	for _, step := range s.Steps {
 		t.Logf("%v: %s: %s", step.Ended.Sub(step.Begun).Round(time.Millisecond), step.Title, step.Text)
@@ -264,16 +264,50 @@ func TestUnattendedWithoutPasswords(t *testing.T) {
 	admin(t, m, environment["registry.admin_password"])
 }
 
-// Without an environment it waits for the wizard, whatever there is for disks; an unmarked disk is nobody's.
+// Without an environment it waits for answers. A disk without a mark is nobody's before somebody says what it is for: until
+// then the step fails and says so, and other answers go on from there.
 func TestUnmarkedDisks(t *testing.T) {
 	t.Parallel()
 	m := boot.Start(t, boot.Options{Unmarked: true, NoTools: true})
 	if s := phase(t, m, firstboot.Waiting); len(s.Missing) != 3 || s.Hint == "" {
 		t.Errorf("the state is %+v", s)
 	}
-	for _, role := range []diskrole.Role{diskrole.Data, diskrole.Database, diskrole.Log} {
-		m.Command(t, "cmp", "-n", "67108864", m.Device(t, role), "/dev/zero")
+	answers := ""
+	for name, value := range passwords("network.hostname", "berth.berth.test") {
+		answers += name + "=" + value + "\n"
 	}
+	apply := func(text string) {
+		t.Helper()
+		m.Wait(t, "the answers are taken", time.Minute, func() error {
+			out, err := m.Input(text, "berth-agent", "setup", "apply", "-")
+			if err != nil {
+				err = fmt.Errorf("%w: %s", err, out)
+			}
+			return err
+		})
+	}
+	apply(answers)
+	m.Wait(t, "the step fails", time.Minute, func() error {
+		if f, ok := stateOf(m).Failure(); !ok || f.Name != "disks" || !strings.Contains(f.Text, m.Device(t, diskrole.Data)) || f.Hint == "" {
+			return fmt.Errorf("it is %+v", f)
+		}
+		return nil
+	})
+	roles := []diskrole.Role{diskrole.Data, diskrole.Database, diskrole.Log}
+	for _, role := range roles {
+		m.Command(t, "cmp", "-n", "67108864", m.Device(t, role), "/dev/zero")
+		answers += "disks." + string(role) + "=" + m.Device(t, role) + "\n"
+	}
+	apply(answers)
+	m.Serving(t, time.Minute)
+	s := phase(t, m, firstboot.Ready)
+	for _, role := range roles {
+		if s.Disks[role].UUID == "" {
+			t.Errorf("%s has no disk", role)
+		}
+	}
+	admin(t, m, "Registry1"+odd)
+	keptNoSecrets(t, m)
 }
 
 // An environment in a file, and no disks: all is on the system disk, and the state says so.
@@ -362,6 +396,7 @@ func TestStaticAddresses(t *testing.T) {
 		t.Errorf("the mode is %s", mode)
 	}
 	m.Command(t, "systemctl", "is-active", "ssh.service")
+	reach(22)
 	if keys := m.File("/root/.ssh/authorized_keys"); !strings.Contains(keys, "eve") {
 		t.Errorf("root's keys are %q", keys)
 	}
