@@ -42,3 +42,10 @@ func listOf(p page) (*list, bool) {
 
 // ConsoleKeys is the filter for the Linux console.
 var ConsoleKeys = consoleKeys
+
+// Plain, Wrap and Fingerprint are what texts from elsewhere go through.
+var (
+	Plain       = plain
+	Wrap        = wrap
+	Fingerprint = fingerprint
+)
