@@ -273,7 +273,7 @@ func TestWizardInABrowser(t *testing.T) {
 	b.look("07-request")
 	b.fill("input[value=own]", "")
 	b.load(func() { b.run(`document.querySelector('nav a[href="/setup/review"]').click()`) })
-	b.wants("3 answers are missing or wrong")
+	b.wants("5 answers are missing or wrong")
 	b.look("08-review-faults")
 	b.load(func() { b.run(`document.querySelector(".faults a").click()`) })
 	if got := b.run("location.hash"); got != "#appliance-root_password" {
@@ -284,7 +284,7 @@ func TestWizardInABrowser(t *testing.T) {
 	b.look("09-passwords")
 	b.fill("appliance-console_password", "Console pass 1", "appliance-console_password-again", "Console pass 1")
 	b.look("10-storage")
-	b.fill(`input[name="disk.database"][value="/dev/sdc"]`, "", "input[name=erase]", "")
+	b.fill(`input[name="disk.database"][value="/dev/sdc"]`, "", `input[name="disk.log"][value="system"]`, "", "input[name=erase]", "")
 	b.look("11-users")
 	b.fill()
 	b.look("12-vcenter")

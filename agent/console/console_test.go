@@ -298,7 +298,7 @@ func TestWizard(t *testing.T) {
 		is(200, "/setup/time", "offset 12 ms", "does not answer", "UDP port 123", `value="Europe/Berlin"`)
 	b.post("/setup/time", "appliance.timezone", "Europe/Berlin", "network.ntp", "ntp.example.com").is(200, "/setup/certificate")
 	b.post("/setup/certificate", "certificate", "own").is(200, "/setup/passwords")
-	b.get("/setup/review").is(200, "/setup/review", "3 answers are missing or wrong", "/setup/passwords#appliance-root_password", `href="/setup/network"`, "disabled")
+	b.get("/setup/review").is(200, "/setup/review", "5 answers are missing or wrong", "/setup/passwords#appliance-root_password", `href="/setup/network"`, "disabled")
 	b.get("/setup/passwords")
 	b.post("/setup/passwords", "appliance.root_password", "Root secret 1", "appliance.root_password.again", "Root secret 2").
 		is(422, "/setup/passwords", "The two are not the same").hides("Root secret")
@@ -309,8 +309,9 @@ func TestWizard(t *testing.T) {
 	b.post("/setup/passwords", "appliance.ssh_enabled", "true").is(200, "/setup/storage")
 	b.post("/setup/storage", "disk.database", "/dev/sdc").is(422, "/setup/storage", "formatting /dev/sdc is not confirmed"[1:])
 	b.post("/setup/storage", "disk.database", "/dev/sdd", "erase", "yes").is(422, "/setup/storage", "This is not a blank disk")
+	b.post("/setup/storage", "disk.database", "/dev/sdc", "erase", "yes").is(422, "/setup/storage", "Where its files are to be is not chosen.", `id="disks-log"`)
 	b.post("/setup/storage", "disk.database", "/dev/sdc", "disk.log", "/dev/sdc", "erase", "yes").is(422, "/setup/storage", "is chosen for another role already")
-	b.get("/setup/storage").post("/setup/storage", "disk.database", "/dev/sdc", "erase", "yes").is(200, "/setup/directory")
+	b.get("/setup/storage").post("/setup/storage", "disk.database", "/dev/sdc", "disk.log", "system", "erase", "yes").is(200, "/setup/directory")
 	b.post("/setup/directory", "registry.auth_mode", "ldap_auth").is(200, "/setup/vcenter")
 	b.post("/setup/vcenter", "vcenter.address", "vc.example.com", "vcenter.vcenter_username", "berth@vsphere.local", "vcenter.vcenter_password", "VC secret").is(200, "/setup/proxy").hides("VC secret")
 	b.post("/setup/proxy").is(200, "/setup/syslog")
@@ -326,7 +327,7 @@ func TestWizard(t *testing.T) {
 			t.Errorf("%s is %q, want %q", name, got.Values[name], want)
 		}
 	}
-	if len(got.Disks) != 1 || got.Disks["database"] != "/dev/sdc" {
+	if len(got.Disks) != 2 || got.Disks["log"] != "system" || got.Disks["database"] != "/dev/sdc" {
 		t.Errorf("disks: %v", got.Disks)
 	}
 	b.get("/setup/network").is(200, "/setup/progress")

@@ -74,7 +74,7 @@ func (c *console) question(v *visit) error {
 	}
 	var faults []api.Fault
 	if d.seen[p.Name] {
-		if faults, err = c.check(v, &d); err != nil {
+		if faults, err = c.check(v, &d, known); err != nil {
 			return err
 		}
 	}
@@ -82,8 +82,9 @@ func (c *console) question(v *visit) error {
 }
 
 // check gives everything that is wrong with the draft.
-func (c *console) check(v *visit, d *draft) ([]api.Fault, error) {
-	return faultsOf(c.Agent.CheckSetup(v.ctx, d.final()))
+func (c *console) check(v *visit, d *draft, known api.Setup) ([]api.Fault, error) {
+	faults, err := faultsOf(c.Agent.CheckSetup(v.ctx, d.final()))
+	return append(faults, d.answers.CheckDisks(known.Disks)...), err
 }
 
 func (c *console) show(v *visit, status int, p wizard.Page, d *draft, known api.Setup, faults []api.Fault, times []api.TimeAnswer) error {
@@ -92,7 +93,7 @@ func (c *console) show(v *visit, status int, p wizard.Page, d *draft, known api.
 	body := questionBody{Page: p, Inputs: inputs(p, d, faults), Faults: faults, Times: times, First: at == 0, Last: at == len(pages)-1,
 		Certificate: d.certificate, Request: d.request, Now: known.Network}
 	if p.Name == wizard.Storage {
-		body.Roles, body.Others = storage(d, known.Disks)
+		body.Roles, body.Others = storage(d, known.Disks, faults)
 	}
 	return c.render(v, status, "question", frame{Title: p.Title, Nav: nav(d, p.Name, faults), Body: body})
 }
@@ -142,7 +143,7 @@ func (c *console) answer(v *visit) error {
 	case "request":
 		return c.request(v, p, &d, known, refused)
 	}
-	faults, err := c.check(v, &d)
+	faults, err := c.check(v, &d, known)
 	if err != nil {
 		return err
 	}
@@ -223,33 +224,27 @@ func (d *draft) names(known api.Setup) []string {
 	return names
 }
 
-// roleView is a role and the disks that it could have.
+// roleView is a role's place in words.
 type roleView struct {
-	Role, Title, About string
-	Disk               *api.SetupDisk // fixed by its mark or its file system
-	Blank              []diskChoice
-	None               bool // nothing is chosen
+	wizard.Place
+	Title, About string
+	Faults       []api.Fault
 }
 
-type diskChoice struct {
-	api.SetupDisk
-	On bool
-}
-
-func storage(d *draft, disks []api.SetupDisk) (roles []roleView, others []api.SetupDisk) {
-	for _, r := range []roleView{
-		{Role: "data", Title: "Data", About: "images: by far the most"},
-		{Role: "database", Title: "Database", About: "PostgreSQL: some GiB"},
-		{Role: "log", Title: "Log", About: "log messages: some GiB"},
-	} {
-		chosen := d.answers.Disks[diskrole.Role(r.Role)]
-		r.None = chosen == ""
-		for _, disk := range disks {
-			switch {
-			case disk.Role == r.Role && disk.State != "blank" && disk.State != "foreign":
-				r.Disk = &disk
-			case disk.State == "blank":
-				r.Blank = append(r.Blank, diskChoice{disk, disk.Device == chosen})
+func storage(d *draft, disks []api.SetupDisk, faults []api.Fault) (roles []roleView, others []api.SetupDisk) {
+	for _, p := range d.answers.Places(disks) {
+		r := roleView{Place: p}
+		switch p.Role {
+		case diskrole.Data:
+			r.Title, r.About = "Data", "images: by far the most"
+		case diskrole.Database:
+			r.Title, r.About = "Database", "PostgreSQL: some GiB"
+		default:
+			r.Title, r.About = "Log", "log messages: some GiB"
+		}
+		for _, f := range faults {
+			if f.Field == "disks."+string(p.Role) {
+				r.Faults = append(r.Faults, f)
 			}
 		}
 		roles = append(roles, r)
@@ -272,6 +267,10 @@ func chooseDisks(r *http.Request, d *draft, disks []api.SetupDisk) []api.Fault {
 		blank := slices.ContainsFunc(disks, func(x api.SetupDisk) bool { return x.Device == device && x.State == "blank" })
 		switch {
 		case device == "":
+			continue
+		case device == wizard.OnSystemDisk && role != diskrole.System:
+			d.answers.Choose(role, device)
+			continue
 		case role == diskrole.System || !blank:
 			faults = append(faults, api.Fault{Field: field, Text: "this is not a blank disk"})
 			continue
@@ -312,7 +311,7 @@ func (c *console) review(v *visit) error {
 	if elsewhere(v, known) {
 		return nil
 	}
-	faults, err := c.check(v, &d)
+	faults, err := c.check(v, &d, known)
 	if err != nil {
 		return err
 	}
@@ -341,16 +340,18 @@ func (c *console) showReview(v *visit, status int, d *draft, known api.Setup, fa
 // places says where each role's data will be.
 func places(d *draft, disks []api.SetupDisk) []answered {
 	var out []answered
-	roles, _ := storage(d, disks)
+	roles, _ := storage(d, disks, nil)
 	for _, r := range roles {
 		where := "a directory of the system disk"
-		switch device := d.answers.Disks[diskrole.Role(r.Role)]; {
+		switch {
 		case r.Disk != nil && r.Disk.State == "ours":
 			where = r.Disk.Device + " (its data is kept)"
 		case r.Disk != nil:
 			where = r.Disk.Device + " (blank, will be formatted)"
-		case device != "":
-			where = device + " (will be formatted)"
+		case r.Open():
+			where = "not chosen"
+		case r.Chosen != "" && r.Chosen != wizard.OnSystemDisk:
+			where = r.Chosen + " (will be formatted)"
 		}
 		out = append(out, answered{r.Title, where})
 	}
@@ -410,7 +411,7 @@ func (c *console) apply(v *visit) error {
 	if elsewhere(v, known) {
 		return nil
 	}
-	faults, err := c.check(v, &d)
+	faults, err := c.check(v, &d, known)
 	if err == nil && len(faults) == 0 {
 		faults, err = faultsOf(c.Agent.ApplySetup(v.ctx, d.final()))
 	}

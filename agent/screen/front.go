@@ -2,6 +2,8 @@ package screen
 
 import (
 	"fmt"
+	"net/netip"
+	"net/url"
 	"strings"
 
 	tea "charm.land/bubbletea/v2"
@@ -133,7 +135,7 @@ func (f *front) waiting(w, h int) []line {
 		return append(out, f.problems(w, 1)...)
 	}
 	out = append(out, say(paper, "  1. Open in a browser"))
-	for _, u := range first(f.status.Console, 3) {
+	for _, u := range first(byAddress(f.status.Console), 3) {
 		out = append(out, say(strong, "       "+plain(u)))
 	}
 	out = append(out, say(paper, "  2. Go on only if the certificate's SHA-256 fingerprint is"))
@@ -143,6 +145,24 @@ func (f *front) waiting(w, h int) []line {
 	out = append(out, say(paper, "  3. Type this setup code"))
 	out = append(out, codeBox(f.status.Code, h-len(out) >= 6)...)
 	return append(out, f.problems(w, 1)...)
+}
+
+// byAddress puts URLs with an address before those with a name, which nobody's DNS
+// need know yet, and leaves out names without a domain.
+func byAddress(urls []string) []string {
+	var addresses, names []string
+	for _, s := range urls {
+		u, err := url.Parse(s)
+		if err != nil {
+			continue
+		}
+		if _, err := netip.ParseAddr(u.Hostname()); err == nil {
+			addresses = append(addresses, s)
+		} else if strings.Contains(u.Hostname(), ".") {
+			names = append(names, s)
+		}
+	}
+	return append(addresses, names...)
 }
 
 // codeBox shows a code letter by letter, in a frame if there is room.

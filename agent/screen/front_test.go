@@ -49,8 +49,9 @@ func TestProblemsRootCauseFirst(t *testing.T) {
 func TestWaitingForSetup(t *testing.T) {
 	m := ready()
 	m.status.Phase, m.status.Code, m.status.Registry = api.Waiting, "K7PM-3XQ4", nil
-	m.status.Console = []string{"https://192.0.2.10:5480/"}
+	m.status.Console = []string{"https://berth:5480/", "https://192.0.2.10:5480/"}
 	x := open(t, m)
+	x.hides("https://berth:")
 	x.shows("waiting to be set up", "https://192.0.2.10:5480/", "K 7 P M - 3 X Q 4", "AA:BB:CC:DD", "<F2> or <C> Set up here")
 	m.status.Console = nil
 	x.later(3 * time.Second)

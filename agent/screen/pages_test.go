@@ -193,7 +193,7 @@ func TestSetUpHere(t *testing.T) {
 	x.press("f2")
 	x.shows("Set up", "Network", "Passwords", "Storage", "vCenter")
 	x.choose("Apply")
-	x.shows("3 answers are missing or wrong", "!! Passwords")
+	x.shows("5 answers are missing or wrong", "!! Passwords", "!! Storage")
 	x.choose("Network")
 	x.press("right", "tab")
 	x.write("198.51.100.7/24")
@@ -224,6 +224,8 @@ func TestSetUpHere(t *testing.T) {
 	x.shows("/dev/sdc, 20 GiB", "/dev/sdd, 1 TiB")
 	x.choose("data")
 	x.shows("/dev/sdb (will be formatted)", "EVERYTHING ON IT IS")
+	x.choose("log")
+	x.shows("log       on the system disk")
 	x.press("esc")
 	x.choose("Apply")
 	x.shows("waiting to be set up") // until the next look

@@ -135,13 +135,17 @@ func (s *setup) check(apply bool) tea.Cmd {
 	for role, device := range final.Disks {
 		a.Disks[string(role)] = device
 	}
+	var open []*fault.Error
+	for _, f := range final.CheckDisks(s.disks) {
+		open = append(open, fault.New(fault.Invalid, "%s: %s", f.Field, f.Text).On(f.Field).WithHint("%s", f.Hint))
+	}
 	return s.m.ask(longPatience, func(ctx context.Context) tea.Msg {
 		err := s.m.agent.CheckSetup(ctx, a)
-		if err == nil && apply {
+		if err == nil && apply && len(open) == 0 {
 			err = s.m.agent.ApplySetup(ctx, a)
 		}
 		faults, err := faultsOf(err)
-		return checked{faults, err, apply}
+		return checked{append(faults, open...), err, apply}
 	})
 }
 
@@ -266,25 +270,8 @@ func (s *setup) storage() page {
 	var build func()
 	build = func() {
 		l.items = nil
-		for _, role := range []diskrole.Role{diskrole.Data, diskrole.Database, diskrole.Log} {
-			about := "No disk is marked for it: it becomes a directory of the system disk, which cannot grow by itself. Choose a blank disk with <Enter>."
-			label := "on the system disk"
-			fixed := false
-			for _, d := range s.disks {
-				if d.Role == string(role) {
-					label, fixed = d.Device+", "+bytes(d.Bytes), true
-					about = "This disk is marked for it" + map[bool]string{true: " and has data, which is kept.", false: " and blank: it is formatted."}[d.State == "ours"]
-				}
-			}
-			if device := s.answers.Disks[role]; !fixed && device != "" {
-				label = device + " (will be formatted)"
-				about = "Chosen here. EVERYTHING ON IT IS LOST. <Enter> chooses another."
-			}
-			choose := func() tea.Cmd { return nil }
-			if !fixed {
-				choose = func() tea.Cmd { s.answers.Choose(role, s.next(role)); build(); return nil }
-			}
-			l.items = append(l.items, item{pad(string(role), 10) + label, about, choose})
+		for _, p := range s.answers.Places(s.disks) {
+			l.items = append(l.items, s.place(p, build))
 		}
 		l.items = append(l.items, item{"Back", "", back})
 	}
@@ -302,18 +289,27 @@ func (s *setup) storage() page {
 	return l
 }
 
-// next is the blank disk after the one that is chosen for the role, and none after the last.
-func (s *setup) next(role diskrole.Role) string {
-	taken := map[string]bool{}
-	for r, d := range s.answers.Disks {
-		taken[d] = r != role
+// place is a role's line; Enter goes through the choices that there are.
+func (s *setup) place(p wizard.Place, again func()) item {
+	name := pad(string(p.Role), 10)
+	choose := func() tea.Cmd {
+		s.answers.Choose(p.Role, s.answers.Next(p))
+		s.faults, s.checked = nil, false
+		again()
+		return nil
 	}
-	past := s.answers.Disks[role] == ""
-	for _, d := range s.disks {
-		if d.State == "blank" && past && !taken[d.Device] {
-			return d.Device
-		}
-		past = past || d.Device == s.answers.Disks[role]
+	nothing := func() tea.Cmd { return nil }
+	switch {
+	case p.Disk != nil && p.Disk.State == "ours":
+		return item{name + p.Disk.Device + ", " + bytes(p.Disk.Bytes), "This disk has data of a Berth appliance, which is kept.", nothing}
+	case p.Disk != nil:
+		return item{name + p.Disk.Device + ", " + bytes(p.Disk.Bytes), "This disk is marked for it and blank: it is formatted.", nothing}
+	case p.Open():
+		return item{name + "not chosen", "There are blank disks. <Enter> goes through them.", choose}
+	case p.Chosen == "":
+		return item{name + "on the system disk", "There is no disk for it: it becomes a directory of the system disk.", nothing}
+	case p.Chosen == wizard.OnSystemDisk:
+		return item{name + "on the system disk", "A directory that shares the system disk's room. <Enter> chooses a blank disk instead.", choose}
 	}
-	return ""
+	return item{name + p.Chosen + " (will be formatted)", "Chosen here. EVERYTHING ON IT IS LOST. <Enter> chooses another.", choose}
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"berth/agent/api"
 	"berth/agent/wizard"
 	"berth/appliance/diskrole"
 	"berth/appliance/property"
@@ -108,5 +109,36 @@ func TestAnswers(t *testing.T) {
 	}
 	if a.Shown("network.ip4") != "192.0.2.10/24" {
 		t.Error("what is not sent is kept for the page")
+	}
+}
+
+func TestDisks(t *testing.T) {
+	disks := []api.SetupDisk{{Device: "/dev/sda", Role: "system", State: "system"}, {Device: "/dev/sdb", Role: "data", State: "marked"}, {Device: "/dev/sdc", State: "blank"},
+		{Device: "/dev/sdd", State: "blank"}, {Device: "/dev/sde", State: "foreign", Role: "log"}}
+	var a wizard.Answers
+	places := a.Places(disks)
+	if len(places) != 3 || places[0].Disk.Device != "/dev/sdb" || places[0].Open() || !places[1].Open() || places[2].Disk != nil {
+		t.Errorf("places: %+v", places)
+	}
+	if f := a.CheckDisks(disks); len(f) != 2 || f[0].Field != "disks.database" || wizard.PageOf(f[0].Field).Name != wizard.Storage {
+		t.Errorf("faults: %+v", f)
+	}
+	var seen []string
+	for range 4 {
+		a.Choose(diskrole.Database, a.Next(a.Places(disks)[1]))
+		seen = append(seen, a.Disks[diskrole.Database])
+	}
+	if got := strings.Join(seen, " "); got != "/dev/sdc /dev/sdd system /dev/sdc" {
+		t.Errorf("choices: %s", got)
+	}
+	if next := a.Next(a.Places(disks)[2]); next != "/dev/sdd" {
+		t.Errorf("the log is offered %s, which the database has", next)
+	}
+	a.Choose(diskrole.Log, wizard.OnSystemDisk)
+	if f := a.CheckDisks(disks); len(f) != 0 {
+		t.Errorf("faults: %+v", f)
+	}
+	if f := (wizard.Answers{}).CheckDisks(disks[:2]); len(f) != 0 {
+		t.Errorf("nothing to choose from, and yet %+v", f)
 	}
 }

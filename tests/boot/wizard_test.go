@@ -90,7 +90,7 @@ func TestWizard(t *testing.T) {
 		return nil
 	})
 	code := strings.TrimSpace(m.File(codeFile))
-	showsOnScreen(t, m, "waiting to be set up", "https://"+m.Address().String()+":5480/", strings.Join(strings.Split(code, ""), " "))
+	showsOnScreen(t, m, "waiting to be set up", "https://"+m.Address().String()+":5480", strings.Join(strings.Split(code, ""), " "))
 
 	v := visit(t, m)
 	v.at("/login", "Setup code", "/")
@@ -103,20 +103,20 @@ func TestWizard(t *testing.T) {
 	v.at("/setup/time", "Answers of the time servers", "/setup/time", "appliance.timezone", "UTC", "network.ntp", m.Net(1).String(), "do", "test-time")
 	v.at("/setup/certificate", "own authority", "/setup/time", "appliance.timezone", "Europe/Berlin")
 	v.at("/setup/passwords", "Password of root", "/setup/certificate", "certificate", "own")
-	v.at("/setup/review", "3 answers are missing or wrong", "/setup/review")
+	v.at("/setup/review", "answers are missing or wrong", "/setup/review")
 	v.at("/setup/passwords", "Password of root", "/setup/passwords")
 	root, console, registry := "Root1"+odd, "Console1"+odd, "Registry1"+odd
 	v.at("/setup/storage", "/dev/", "/setup/passwords", "appliance.root_password", root, "appliance.root_password.again", root,
 		"appliance.console_password", console, "appliance.console_password.again", console, "registry.admin_password", registry, "registry.admin_password.again", registry)
 	device := m.Device(t, "data")
-	v.at("/setup/directory", "Users", "/setup/storage", "disk.data", device, "erase", "yes")
+	v.at("/setup/directory", "Users", "/setup/storage", "disk.data", device, "disk.database", "system", "disk.log", "system", "erase", "yes")
 	v.at("/setup/review", "Nothing is missing", "/setup/review")
 	for _, p := range []string{"Root1", "Console1", "Registry1"} {
 		if strings.Contains(v.body, p) {
 			t.Errorf("a page shows the password %s…", p)
 		}
 	}
-	v.at("/setup/progress", "steps", "/setup/apply")
+	v.at("/setup/progress", "Setting up", "/setup/apply", "do", "apply")
 	m.Wait(t, "the wizard shows its result", 2*time.Minute, func() error {
 		if err := v.open("/setup/progress"); err != nil || v.path != "/setup/result" {
 			return fmt.Errorf("it is at %s: %w", v.path, errors.Join(err, errors.New("not ready")))
@@ -164,7 +164,7 @@ func afterWizard(t *testing.T, m *boot.Machine, code, password string) {
 		}
 	}
 	v.at("/ca.crt", "BEGIN CERTIFICATE", "/ca.crt")
-	showsOnScreen(t, m, "wizard.berth.test", "https://wizard.berth.test:5480/", "Customize")
+	showsOnScreen(t, m, "wizard.berth.test", "https://wizard.berth.test:5480", "Customize")
 }
 
 // showsOnScreen runs the text screen on a terminal of its own for a moment.
