@@ -19,9 +19,9 @@ type Docker struct {
 	exited  chan struct{}
 }
 
-// StartDocker starts a daemon without networking for its containers, which tests do not run. It reaches registries from
-// the network namespace of that name (ip-netns(8)), or from the test's own if it is "".
-func StartDocker(netns string) (*Docker, error) {
+// StartDocker starts a daemon without networking for its containers, which tests do not run. With a prefix, which is a
+// program with arguments that runs what follows them, it is started in other namespaces, say.
+func StartDocker(prefix ...string) (*Docker, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("not root")
 	}
@@ -30,14 +30,14 @@ func StartDocker(netns string) (*Docker, error) {
 		return nil, err
 	}
 	d := &Docker{dir: dir}
-	if err := d.start(netns); err != nil {
+	if err := d.start(prefix); err != nil {
 		d.Stop()
 		return nil, err
 	}
 	return d, nil
 }
 
-func (d *Docker) start(netns string) error {
+func (d *Docker) start(prefix []string) error {
 	if err := os.WriteFile(filepath.Join(d.dir, "daemon.json"), []byte("{}"), 0o644); err != nil {
 		return err
 	}
@@ -46,16 +46,13 @@ func (d *Docker) start(netns string) error {
 		return err
 	}
 	defer log.Close()
-	args := []string{"dockerd",
+	args := append(prefix, "dockerd",
 		"--config-file", filepath.Join(d.dir, "daemon.json"),
 		"--data-root", filepath.Join(d.dir, "data"),
 		"--exec-root", filepath.Join(d.dir, "exec"),
 		"--pidfile", filepath.Join(d.dir, "pid"),
 		"--host", d.socket(),
-		"--iptables=false", "--ip6tables=false", "--bridge=none"}
-	if netns != "" {
-		args = append([]string{"ip", "netns", "exec", netns}, args...)
-	}
+		"--iptables=false", "--ip6tables=false", "--bridge=none")
 	c := exec.Command(args[0], args[1:]...)
 	c.Stdout, c.Stderr = log, log
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,12 +115,18 @@ func (m *Machine) Active(t testing.TB, unit string, limit time.Duration) {
 // Serving waits until the registry answers at the machine's address.
 func (m *Machine) Serving(t testing.TB, limit time.Duration) {
 	t.Helper()
+	m.ServingAt(t, m.Address(), limit)
+}
+
+// ServingAt is Serving for another of its addresses.
+func (m *Machine) ServingAt(t testing.TB, at netip.Addr, limit time.Duration) {
+	t.Helper()
 	client := m.Client(nil)
 	defer client.CloseIdleConnections()
 	m.Wait(t, "the registry answers", limit, func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+m.Address().String()+"/v2/", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+netip.AddrPortFrom(at, 443).String()+"/v2/", nil)
 		if err != nil {
 			return err
 		}

@@ -24,7 +24,7 @@ func docker(t *testing.T) *site {
 	t.Helper()
 	berthtest.Program(t, "docker")
 	berthtest.Program(t, "dockerd")
-	dockerd.once.Do(func() { dockerd.daemon, dockerd.skip = berthtest.StartDocker("") })
+	dockerd.once.Do(func() { dockerd.daemon, dockerd.skip = berthtest.StartDocker() })
 	if dockerd.skip != nil {
 		t.Skipf("dockerd cannot start here: %v", dockerd.skip)
 	}
