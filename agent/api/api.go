@@ -186,6 +186,7 @@ type Time struct {
 	Zone         string       `json:"zone"`
 	Synchronized bool         `json:"synchronized"`
 	Server       string       `json:"server"`
+	Text         string       `json:"text"` // all of it in words
 }
 
 // TimeTest asks a server for the time. Without one: those of the settings.

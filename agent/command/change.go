@@ -170,7 +170,7 @@ func (a *app) timeCommand() *cobra.Command {
 }
 
 func (a *app) writeTime(t api.Time) error {
-	return a.facts("time", t.Now.Format(time.RFC3339), "zone", t.Zone, "synchronised", yes(t.Synchronized), "with", t.Server, "servers", list(t.Settings.NTP))
+	return a.facts("time", t.Now.Format(time.RFC3339), "zone", t.Zone, "synchronised", yes(t.Synchronized), "with", t.Server, "state", t.Text, "servers", list(t.Settings.NTP))
 }
 
 func (a *app) firewallCommand() *cobra.Command {

@@ -3,11 +3,11 @@ package machine
 import (
 	"context"
 	"net/netip"
-	"slices"
 	"time"
 
 	"berth/agent/api"
 	"berth/appliance/fault"
+	"berth/appliance/firewall"
 	"berth/appliance/login"
 	"berth/appliance/setting"
 )
@@ -84,7 +84,7 @@ func (m *Machine) SetFirewall(ctx context.Context, f setting.Firewall, from neti
 		if err := s.Check(); err != nil {
 			return err
 		}
-		if from.IsValid() && !force && !admits(f.Console, from) {
+		if from.IsValid() && !force && !firewall.Allows(f.Console, from) {
 			return fault.New(fault.Precondition, "%s, from where you ask, could not reach the console any more", from).On("firewall.console").
 				WithHint("add its network, or insist (force)")
 		}
@@ -94,17 +94,6 @@ func (m *Machine) SetFirewall(ctx context.Context, f setting.Firewall, from neti
 		return setting.Firewall{}, err
 	}
 	return m.Firewall(ctx)
-}
-
-// admits reports whether an address is in one of the networks; none admit all.
-func admits(networks []string, a netip.Addr) bool {
-	return len(networks) == 0 || slices.ContainsFunc(networks, func(n string) bool {
-		if one, err := netip.ParseAddr(n); err == nil {
-			return one.Unmap() == a.Unmap()
-		}
-		p, err := netip.ParsePrefix(n)
-		return err == nil && p.Contains(a.Unmap())
-	})
 }
 
 // SSH is whether sshd runs, and for whom.

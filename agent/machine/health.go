@@ -53,7 +53,11 @@ func (m *Machine) checks() []health.Check {
 		{Name: "first boot", About: "every step of the boot was done", DependsOn: []string{"settings"}, Probe: m.probeFirstboot},
 	}
 	for _, place := range mounts() {
-		list = append(list, health.Check{Name: string(place.role) + " disk", About: "there is room on " + place.mount, DependsOn: []string{"first boot"},
+		needs := []string{"first boot"}
+		if place.role == diskrole.System {
+			needs = nil
+		}
+		list = append(list, health.Check{Name: string(place.role) + " disk", About: "there is room on " + place.mount, DependsOn: needs,
 			Probe: func(context.Context) error { return m.probeDisk(place.role, place.mount, settings.Disks) }})
 	}
 	if local := strings.Contains(settings.Database, "/run/postgresql"); local {
