@@ -26,6 +26,9 @@ func (a *Answers) Check() error {
 	for _, f := range Faults(a.Settings.Check()) {
 		c.add(propertyOf(f.Field), "%s", f.Text).Hint = f.Hint
 	}
+	if n := a.Settings.Network.Hostname; len(n) > maxHostname {
+		c.add("network.hostname", "it is longer than %d characters", maxHostname)
+	}
 	c.fixed(&a.Settings)
 	c.passwords(a)
 	c.keys(a.SSHKeys)
@@ -46,6 +49,16 @@ func (a *Answers) Check() error {
 		}
 	}
 	return errors.Join(c.faults...)
+}
+
+// maxHostname is how long a machine's name may be (gethostname(2), HOST_NAME_MAX).
+const maxHostname = 64
+
+// CheckHostname says what is wrong with a name for the machine.
+func CheckHostname(name string) error {
+	a := NewAnswers()
+	a.Settings.Network.Hostname = name
+	return a.Check()
 }
 
 type checker struct{ faults []error }

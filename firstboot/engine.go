@@ -150,9 +150,7 @@ type engine struct {
 func (e *engine) begin() {
 	s := &e.state
 	s.Phase, s.Text, s.Hint, s.Missing, s.Faults, s.Warnings, s.Changed = Running, "", "", nil, nil, nil, nil
-	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
-		s.Boot = strings.TrimSpace(string(b))
-	}
+	s.Boot = bootID()
 	old := map[string]StepState{}
 	for _, step := range s.Steps {
 		old[step.Name] = step

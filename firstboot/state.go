@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"berth/appliance/diskrole"
@@ -101,8 +102,9 @@ func (s State) Failure() (StepState, bool) {
 	return StepState{}, false
 }
 
-// ReadState reads the state in dir. Before the first boot there is none, and the
-// phase is Running: the machine has just been switched on.
+// ReadState reads the state in dir. Before the first boot there is none, and after
+// that there is an earlier boot's until the engine has begun: the phase is Running
+// then, for the machine has just been switched on.
 func ReadState(dir string) (State, error) {
 	s := State{Phase: Running}
 	b, err := os.ReadFile(filepath.Join(dir, stateFile))
@@ -115,7 +117,19 @@ func ReadState(dir string) (State, error) {
 	if err := json.Unmarshal(b, &s); err != nil {
 		return s, fmt.Errorf("cannot use the first boot's state in %s: %w", filepath.Join(dir, stateFile), err)
 	}
+	if now := bootID(); s.Boot != "" && now != "" && s.Boot != now {
+		s.Phase, s.Text, s.Hint = Running, "", ""
+	}
 	return s, nil
+}
+
+// bootID tells one boot of the machine from the next; "" where the kernel does not.
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
 }
 
 func writeState(dir string, s State) error {

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf16"
@@ -42,6 +44,18 @@ func (c *cd) Document(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.NotFound, err, "there is no CD")
 	}
+	// A floppy drive takes its time to say that there is no disk in it; a CD drive is
+	// where the CD usually is.
+	nodes = slices.DeleteFunc(nodes, func(n string) bool { return strings.HasPrefix(filepath.Base(n), "fd") })
+	slices.SortStableFunc(nodes, func(a, b string) int {
+		drive := func(n string) int {
+			if strings.HasPrefix(filepath.Base(n), "sr") {
+				return 0
+			}
+			return 1
+		}
+		return drive(a) - drive(b)
+	})
 	ctx, cancel := context.WithTimeout(ctx, cdTime)
 	defer cancel()
 	type found struct {
@@ -86,7 +100,8 @@ func (c *cd) Scrub(context.Context, []byte, []string) error {
 // readDevice gives the document on a device. fault.NotFound: there is none on it,
 // it is empty, or no CD.
 func readDevice(device string) ([]byte, error) {
-	f, err := os.OpenFile(device, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	// Not O_NONBLOCK, with which a drive is opened whether it is ready or not.
+	f, err := os.Open(device)
 	if err != nil {
 		return nil, fault.Wrap(fault.NotFound, err, "%s cannot be opened", device)
 	}

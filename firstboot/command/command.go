@@ -38,6 +38,9 @@ func New() *cobra.Command {
 // first is for machines that others set up, the second for a hand-made one.
 func Files() []string { return []string{"/run/berth-seed/ovf-env.xml", "/etc/berth/ovf-env.xml"} }
 
+// payload is what only install.sh puts onto a machine.
+const payload = "/usr/lib/berth"
+
 func runCommand() *cobra.Command {
 	var tool string
 	c := &cobra.Command{
@@ -46,6 +49,10 @@ func runCommand() *cobra.Command {
 			strings.Join(Files(), ", ") + "), and does the steps. At later boots it mounts\n" +
 			"the disks and starts the services. It ends well if it waits for the wizard.",
 		RunE: func(c *cobra.Command, _ []string) error {
+			// On another machine it would set root's password, and format disks.
+			if _, err := os.Stat(payload); err != nil {
+				return fault.Wrap(fault.Precondition, err, "this machine is not an appliance: there is no %s", payload)
+			}
 			unix.Umask(0o022) // modes are said where files are made
 			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
 			conn, err := systemd.Open(c.Context())

@@ -46,7 +46,9 @@ func (m Machine) database(ctx context.Context, w *firstboot.Work) (string, error
 			return "", err
 		}
 		if !made {
-			said = "taken over"
+			said = "there already"
+		} else if slices.Contains(takenOver(w.Disks), diskrole.Data) {
+			w.Warn("the disk for data is an earlier appliance's and the database is new: what is on that disk cannot be seen; attach the database's disk before the setup, too")
 		}
 	} else {
 		said = "an external one"

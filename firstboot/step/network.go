@@ -3,7 +3,12 @@ package step
 import (
 	"cmp"
 	"context"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"berth/appliance/clock"
 	"berth/appliance/fault"
@@ -19,26 +24,82 @@ import (
 // A wrong address is another thing.
 func (m Machine) network(ctx context.Context, w *firstboot.Work) (string, error) {
 	n := w.Answers.Settings.Network
-	err := network.Apply(ctx, n)
-	if ctx.Err() != nil {
-		return "", ctx.Err()
-	}
-	if f := fault.Of(err); fault.Is(err, fault.Unavailable) || fault.Is(err, fault.NotFound) {
-		w.Warn("network: %s (%s)", f.Text, f.Hint)
-	} else if err != nil {
+	if err := apply(ctx, w, n); err != nil {
 		return "", err
 	}
-	now, err := network.Current(ctx)
+	has, err := addresses(ctx)
 	if err != nil {
 		return "", err
 	}
-	var has []string
+	var said []string
+	for _, a := range has {
+		said = append(said, a.String())
+	}
+	if name := nameFor(ctx, n, has); name != "" {
+		s := w.Answers.Settings
+		s.Network.Hostname = name
+		if err := apply(ctx, w, s.Network); err != nil {
+			return "", err
+		}
+		if err := setting.Write(setting.File, s); err != nil {
+			return "", err
+		}
+		said = append(said, "DNS calls it "+name)
+	}
+	return strings.Join(said, ", "), nil
+}
+
+func apply(ctx context.Context, w *firstboot.Work, n setting.Network) error {
+	err := network.Apply(ctx, n)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if f := fault.Of(err); fault.Is(err, fault.Unavailable) || fault.Is(err, fault.NotFound) {
+		w.Warn("network: %s (%s)", f.Text, f.Hint)
+		return nil
+	}
+	return err
+}
+
+// addresses are the machine's own that others may know.
+func addresses(ctx context.Context) ([]netip.Addr, error) {
+	now, err := network.Current(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []netip.Addr
 	for _, p := range now.Addresses {
 		if p.Addr().IsGlobalUnicast() {
-			has = append(has, p.Addr().String())
+			list = append(list, p.Addr())
 		}
 	}
-	return strings.Join(has, ", "), nil
+	return list, nil
+}
+
+// nameFor asks DNS for the machine's name if neither the settings nor DHCP have
+// one. A name counts if it leads back to the address.
+func nameFor(ctx context.Context, n setting.Network, has []netip.Addr) string {
+	host, err := os.Hostname()
+	if n.Hostname != "" || err == nil && !slices.Contains([]string{"", "berth", "localhost", "(none)"}, host) {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	for _, a := range has {
+		names, err := net.DefaultResolver.LookupAddr(ctx, a.String())
+		if err != nil {
+			continue
+		}
+		for _, name := range names {
+			name = strings.ToLower(strings.TrimSuffix(name, "."))
+			back, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+			leads := slices.ContainsFunc(back, func(b netip.Addr) bool { return b.Unmap() == a })
+			if err == nil && leads && firstboot.CheckHostname(name) == nil {
+				return name
+			}
+		}
+	}
+	return ""
 }
 
 // Reach puts network settings in force for the wizard.

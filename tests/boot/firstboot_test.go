@@ -182,8 +182,15 @@ func laterBoots(t *testing.T, m *boot.Machine, environment map[string]string) {
 // The power is cut as each step begins. The next boot goes on, and ends as if nothing had been.
 func TestFirstBootCut(t *testing.T) {
 	t.Parallel()
-	for _, step := range []string{"credentials", "disks", "settings", "network", "certificate", "database", "services"} {
-		t.Run(step, func(t *testing.T) {
+	for _, cut := range []struct {
+		step  string
+		after time.Duration
+	}{
+		{"credentials", 0}, {"disks", 0}, {"disks", 60 * time.Millisecond}, {"settings", 0}, {"network", 0}, {"certificate", 0}, {"database", 0},
+		{"database", 500 * time.Millisecond}, {"database", time.Second}, {"services", 0}, {"services", 400 * time.Millisecond},
+	} {
+		t.Run(fmt.Sprintf("%s %v", cut.step, cut.after), func(t *testing.T) {
+			step := cut.step
 			t.Parallel()
 			environment := passwords("network.hostname", "berth.berth.test", "install.unattended", "true")
 			m := boot.Start(t, boot.Options{Environment: environment})
@@ -198,6 +205,7 @@ func TestFirstBootCut(t *testing.T) {
 			if cutAt == "" {
 				t.Fatal("the step has not begun")
 			}
+			time.Sleep(cut.after)
 			m.Kill(t)
 			t.Logf("cut off when %s was %s", step, cutAt)
 			m.On(t)
@@ -313,12 +321,15 @@ func TestUnmarkedDisks(t *testing.T) {
 // An environment in a file, and no disks: all is on the system disk, and the state says so.
 func TestOneDisk(t *testing.T) {
 	t.Parallel()
-	environment := passwords("network.hostname", "berth.berth.test")
+	environment := passwords("network.search", "berth.berth.test") // and no host name: DNS knows it
 	m := boot.Start(t, boot.Options{NoTools: true, Disks: map[diskrole.Role]int64{}, Files: map[string]string{"etc/berth/ovf-env.xml": boot.Document(environment)}})
 	m.Serving(t, time.Minute)
 	s := phase(t, m, firstboot.Ready)
 	if s.Source != "/etc/berth/ovf-env.xml" || len(s.Warnings) != 3 {
 		t.Errorf("the state is %+v", s)
+	}
+	if name := strings.TrimSpace(m.Command(t, "uname", "-n")); name != "berth.berth.test" || !strings.Contains(m.File(setting.File), "hostname: "+name) {
+		t.Errorf("it is called %s, and in the settings %s", name, m.File(setting.File))
 	}
 	if text := m.File("/etc/berth/ovf-env.xml"); strings.Contains(text, "Root1") || !strings.Contains(text, "berth.berth.test") {
 		t.Errorf("the environment is %s", text)
