@@ -357,3 +357,27 @@ func TestRefusedRules(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMachineFirewall loads rules over the image's own, in a container, and again as
+// a boot does.
+func TestMachineFirewall(t *testing.T) {
+	if os.Getenv("BERTH_TEST_MACHINE") == "" {
+		t.Skip("skipped: it changes the machine's packet filter; tests/boot runs it in a container")
+	}
+	const rule = "ip saddr 192.0.2.0/24 tcp dport 5480 accept"
+	if err := firewall.Apply(t.Context(), setting.Firewall{Console: []string{"192.0.2.0/24"}}, true); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []string{"applied", "restarted"} {
+		if step == "restarted" {
+			run(t, "systemctl", "restart berth-firewall.service")
+		}
+		out, err := exec.Command("nft", "list", "chain", "inet", "berth", "allow").Output()
+		if err != nil || !strings.Contains(strings.NewReplacer("{ ", "", " }", "").Replace(string(out)), rule) || !strings.Contains(string(out), "22") {
+			t.Errorf("%s: %v, %s", step, err, out)
+		}
+	}
+	if err := firewall.Apply(t.Context(), setting.Firewall{}, false); err != nil {
+		t.Fatal(err)
+	}
+}

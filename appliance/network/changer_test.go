@@ -218,8 +218,8 @@ func TestAgentDies(t *testing.T) {
 	}
 }
 
-// TestMachineRestarts comes up with the old network, whatever was on trial.
-func TestMachineRestarts(t *testing.T) {
+// TestRestart comes up with the old network, whatever was on trial.
+func TestRestart(t *testing.T) {
 	for _, confirmed := range []bool{false, true} {
 		t.Run("", func(t *testing.T) {
 			trial(t, func(t *testing.T, m *machine) {

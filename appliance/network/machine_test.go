@@ -82,6 +82,7 @@ func TestMachineChange(t *testing.T) {
 	waitFor(t, "the new address", func() bool { return has("198.51.100.10") && !has("192.0.2.10") })
 	time.Sleep(9 * time.Second) // what the change waits, and no more
 	waitFor(t, "the old address", func() bool { return has("192.0.2.10") && !has("198.51.100.10") })
+	waitFor(t, "the end of the change", func() bool { _, pending := c.Pending(); return !pending })
 	if o, _ := c.Last(); o.ID != p.ID || o.Confirmed {
 		t.Errorf("the outcome: %+v", o)
 	}
