@@ -60,7 +60,7 @@ func (m *Machine) Outside(t testing.TB, name string, args ...string) string {
 
 // TryOutside is Outside for what may fail, and for what reads standard input.
 func (m *Machine) TryOutside(input, name string, args ...string) (string, error) {
-	return run(input, "nsenter", append([]string{"--net=" + m.cable(), "--", name}, args...)...)
+	return run(input, "nsenter", append([]string{"--net=" + m.Network(), "--", name}, args...)...)
 }
 
 func run(input, name string, args ...string) (string, error) {
@@ -163,7 +163,7 @@ func (m *Machine) Dial(ctx context.Context, network, address string) (net.Conn, 
 	go func() {
 		// The thread is in the other network from here on, so it is not given back: it ends with the goroutine.
 		runtime.LockOSThread()
-		f, err := os.Open(m.cable())
+		f, err := os.Open(m.Network())
 		if err == nil {
 			err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
 			f.Close()
@@ -180,8 +180,8 @@ func (m *Machine) Dial(ctx context.Context, network, address string) (net.Conn, 
 	return a.conn, a.err
 }
 
-// cable is the network namespace of the clients.
-func (m *Machine) cable() string {
+// Network is the path of the network namespace where the machine's clients are, until the machine is switched off.
+func (m *Machine) Network() string {
 	if m.power == nil {
 		return "/nonexistent"
 	}

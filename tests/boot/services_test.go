@@ -3,10 +3,7 @@ package boot_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -219,57 +216,4 @@ func TestReadOnlyFile(t *testing.T) {
 		}
 		return nil
 	})
-}
-
-// Clients on another machine get the CA from the appliance and then use it as any registry; a reboot later everything is
-// there.
-func TestPushRebootPull(t *testing.T) {
-	t.Parallel()
-	crane := berthtest.Tool(t, "crane")
-	skopeo := berthtest.Program(t, "skopeo")
-	m := started(t, boot.Options{})
-	ca := authority(t, m)
-	dir := t.TempDir()
-	certs := filepath.Join(dir, "certs")
-	if err := os.Mkdir(certs, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(certs, "ca.crt"), ca, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	env := []string{"env", "HOME=" + dir, "SSL_CERT_FILE=" + filepath.Join(certs, "ca.crt")}
-	run := func(args ...string) string { return m.Outside(t, env[0], append(env[1:], args...)...) }
-	name := m.Address().String() + "/library/app"
-	layout := filepath.Join(dir, "layout")
-	i := berthtest.NewImage(3, 1_000_000)
-	berthtest.WriteLayout(t, layout, "1", i.Manifest, i)
-	if out, err := m.TryOutside(administrator.Password, env[0], append(env[1:], crane, "auth", "login", m.Address().String(), "-u", administrator.User, "--password-stdin")...); err != nil {
-		t.Fatal(out, err)
-	}
-	run(crane, "push", layout, name+":1")
-	run(skopeo, "copy", "--dest-cert-dir", certs, "--dest-creds", administrator.User+":"+administrator.Password, "oci:"+layout+":1", "docker://"+name+":2")
-	m.Reboot(t)
-	serving(t, m)
-	for _, tag := range []string{"1", "2"} {
-		if got := strings.TrimSpace(run(crane, "digest", name+":"+tag)); got != i.Manifest.Digest {
-			t.Errorf("%s is %s now, and was %s", tag, got, i.Manifest.Digest)
-		}
-	}
-	run(crane, "pull", "--format=oci", name+":2", filepath.Join(dir, "back"))
-	run(skopeo, "copy", "--src-cert-dir", certs, "docker://"+name+":1", "dir:"+filepath.Join(dir, "back-too"))
-}
-
-// authority is the CA as a client gets it: over HTTPS that it cannot check yet.
-func authority(t *testing.T, m *boot.Machine) []byte {
-	t.Helper()
-	res, err := m.Client(nil).Get("https://" + m.Address().String() + "/api/v2.0/systeminfo/getcert")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	ca, err := io.ReadAll(res.Body)
-	if err != nil || !strings.Contains(string(ca), "BEGIN CERTIFICATE") {
-		t.Fatalf("the CA: %q %v", ca, err)
-	}
-	return ca
 }

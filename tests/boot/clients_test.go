@@ -1,0 +1,127 @@
+package boot_test
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"berth/tests/berthtest"
+	"berth/tests/boot"
+)
+
+// authority is the appliance's CA as a client gets it: over HTTPS that it cannot check yet. It is a file's path.
+func authority(t *testing.T, m *boot.Machine) string {
+	t.Helper()
+	client := m.Client(nil)
+	defer client.CloseIdleConnections()
+	res, err := client.Get("https://" + m.Address().String() + "/api/v2.0/systeminfo/getcert")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	ca, err := io.ReadAll(res.Body)
+	if err != nil || !strings.Contains(string(ca), "BEGIN CERTIFICATE") {
+		t.Fatalf("the CA: %s %q %v", res.Status, ca, err)
+	}
+	path := filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(path, ca, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Clients on another machine get the CA from the appliance and then use it as any registry; a reboot later everything is
+// there.
+func TestPushRebootPull(t *testing.T) {
+	t.Parallel()
+	crane := berthtest.Tool(t, "crane")
+	skopeo := berthtest.Program(t, "skopeo")
+	m := started(t, boot.Options{})
+	ca, dir := authority(t, m), t.TempDir()
+	env := []string{"env", "HOME=" + dir, "SSL_CERT_FILE=" + ca}
+	run := func(args ...string) string { return m.Outside(t, env[0], append(env[1:], args...)...) }
+	name := m.Address().String() + "/library/app"
+	layout := filepath.Join(dir, "layout")
+	i := berthtest.NewImage(3, 1_000_000)
+	berthtest.WriteLayout(t, layout, "1", i.Manifest, i)
+	if out, err := m.TryOutside(administrator.Password, env[0], append(env[1:], crane, "auth", "login", m.Address().String(), "-u", administrator.User, "--password-stdin")...); err != nil {
+		t.Fatal(out, err)
+	}
+	run(crane, "push", layout, name+":1")
+	run(skopeo, "copy", "--dest-cert-dir", filepath.Dir(ca), "--dest-creds", administrator.User+":"+administrator.Password, "oci:"+layout+":1", "docker://"+name+":2")
+	m.Reboot(t)
+	serving(t, m)
+	for _, tag := range []string{"1", "2"} {
+		if got := strings.TrimSpace(run(crane, "digest", name+":"+tag)); got != i.Manifest.Digest {
+			t.Errorf("%s is %s now, and was %s", tag, got, i.Manifest.Digest)
+		}
+	}
+	// By IPv6, too; the certificate has that address.
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := berthtest.NewRegistry("https://["+m.Address6().String()+"]", administrator, m.Client(pem))
+	if got := r.Do(t, "GET", "/v2/library/app/manifests/1", nil); berthtest.Digest(got.Data) != i.Manifest.Digest {
+		t.Errorf("by IPv6: %s", got.Status)
+	}
+	run(crane, "pull", "--format=oci", name+":2", filepath.Join(dir, "back"))
+	run(skopeo, "copy", "--src-cert-dir", filepath.Dir(ca), "docker://"+name+":1", "dir:"+filepath.Join(dir, "back-too"))
+}
+
+// Docker itself, from the other end of the cable, and again after a power cut.
+func TestDocker(t *testing.T) {
+	t.Parallel()
+	berthtest.Program(t, "docker")
+	berthtest.Program(t, "dockerd")
+	m := started(t, boot.Options{})
+	daemon, err := berthtest.StartDocker("nsenter", "--net="+m.Network())
+	if err != nil {
+		t.Skipf("dockerd cannot start here: %v", err)
+	}
+	t.Cleanup(daemon.Stop)
+	sh := berthtest.NewShell(t, daemon.Host(), "DOCKER_BUILDKIT=0")
+	sh.Env = append(sh.Env, "DOCKER_CONFIG="+sh.Dir)
+	ca, err := os.ReadFile(authority(t, m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	build := filepath.Join(sh.Dir, "build")
+	write(t, filepath.Join(build, "data"), string(berthtest.Random(300_000)))
+	write(t, filepath.Join(build, "Dockerfile"), "FROM scratch\nCOPY data /data\nCMD [\"/data\"]\n")
+	sh.Run(t, "docker", "build", "-q", "-t", "app", build)
+	id := strings.TrimSpace(sh.Run(t, "docker", "image", "inspect", "-f", "{{.Id}}", "app"))
+	host := m.Address().String()
+	trust := filepath.Join("/etc/docker/certs.d", host) // where Docker's manual puts a registry's CA
+	write(t, filepath.Join(trust, "ca.crt"), string(ca))
+	t.Cleanup(func() { os.RemoveAll(trust) })
+	name := host + "/library/docker:1"
+	sh.Input(t, administrator.Password, "docker", "login", "--username", administrator.User, "--password-stdin", host)
+	sh.Run(t, "docker", "tag", "app", name)
+	sh.Run(t, "docker", "push", "-q", name)
+	daemon.Stop() // its network goes with the power
+	m.Kill(t)
+	m.On(t)
+	serving(t, m)
+	if daemon, err = berthtest.StartDocker("nsenter", "--net="+m.Network()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(daemon.Stop)
+	sh.Env = append(sh.Env, daemon.Host())
+	sh.Run(t, "docker", "pull", "-q", name)
+	if got := strings.TrimSpace(sh.Run(t, "docker", "image", "inspect", "-f", "{{.Id}}", name)); got != id {
+		t.Errorf("%s comes back, and it was %s", got, id)
+	}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
