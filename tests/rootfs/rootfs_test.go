@@ -267,3 +267,89 @@ func TestNothingPrivateIsInTheFiles(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// bare is what install.sh finds of a distribution: its name, its programs' files, a user of PostgreSQL.
+func bare(t *testing.T, id, postgres string) string {
+	t.Helper()
+	root := t.TempDir()
+	write(t, filepath.Join(root, "usr/lib/os-release"), "NAME=\"Some Linux\"\nID="+id+"\n", 0o644)
+	for _, name := range []string{"usr/lib/systemd/systemd-networkd", "usr/lib/systemd/systemd-resolved", "usr/lib/systemd/systemd-timesyncd", "usr/sbin/nft", "usr/sbin/sshd",
+		"usr/bin/ssh-keygen", "usr/sbin/mkfs.ext4", "usr/sbin/resize2fs", "usr/bin/ip", postgres + "/postgres", postgres + "/initdb"} {
+		write(t, filepath.Join(root, name), "", 0o755)
+	}
+	for _, name := range []string{"systemd-networkd", "systemd-resolved", "systemd-timesyncd"} {
+		write(t, filepath.Join(root, units, name+".service"), "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n", 0o644)
+	}
+	write(t, filepath.Join(root, units, "multi-user.target"), "[Unit]\n", 0o644)
+	for _, dir := range []string{"etc/systemd/system/sockets.target.wants", "etc/ssh", "var/lib/systemd", "run"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, filepath.Join(root, "etc/passwd"), "root:x:0:0::/root:/bin/sh\npostgres:x:101:101::/:/bin/sh\n", 0o644)
+	write(t, filepath.Join(root, "etc/group"), "root:x:0:\npostgres:x:101:\nsystemd-journal:x:190:\n", 0o644)
+	write(t, filepath.Join(root, "etc/ssh/ssh_host_ed25519_key"), "somebody's", 0o600)
+	if err := os.Symlink("/usr/lib/systemd/system/ssh.service", filepath.Join(root, "etc/systemd/system/sshd.service")); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// The installer puts the same onto both distributions, a second time as the first, and nothing that two machines must not
+// share.
+func TestInstall(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("install.sh needs root")
+	}
+	berthtest.Program(t, "systemd-sysusers")
+	binaries := t.TempDir()
+	for _, name := range []string{"berth", "berth-agent"} {
+		write(t, filepath.Join(binaries, name), "#!/bin/sh\n", 0o755)
+	}
+	for id, postgres := range map[string]string{"debian": "/usr/lib/postgresql/15/bin", "photon": "/usr/pgsql/15/bin"} {
+		t.Run(id, func(t *testing.T) {
+			root := bare(t, id, postgres)
+			for range 2 {
+				if out, err := exec.CommandContext(t.Context(), filepath.Join(tree(t), "..", "install.sh"), root, binaries).CombinedOutput(); err != nil {
+					t.Fatalf("install.sh: %v\n%s", err, out)
+				}
+			}
+			check(t, root, postgres)
+		})
+	}
+	if out, err := exec.CommandContext(t.Context(), filepath.Join(tree(t), "..", "install.sh"), bare(t, "other", "/usr/bin"), binaries).CombinedOutput(); err == nil {
+		t.Errorf("it installs onto any system: %s", out)
+	}
+}
+
+// check looks at a tree that install.sh has been at.
+func check(t *testing.T, root, postgres string) {
+	t.Helper()
+	for link, want := range map[string]string{
+		"usr/lib/berth/postgresql": postgres, "etc/resolv.conf": "../run/systemd/resolve/stub-resolv.conf",
+		"etc/systemd/system/ctrl-alt-del.target": "/dev/null", "etc/systemd/system/getty@tty1.service": "/dev/null", "etc/systemd/system/nftables.service": "/dev/null",
+		"etc/systemd/system/berth.target.wants/berth-registry.service": "/lib/systemd/system/berth-registry.service",
+		"usr/lib/systemd/system/berth-core.service.d/sandbox.conf":     "../../../berth/sandbox.conf",
+	} {
+		if got, err := os.Readlink(filepath.Join(root, link)); strings.TrimPrefix(got, "/usr") != strings.TrimPrefix(want, "/usr") {
+			t.Errorf("%s leads to %q, want %q (%v)", link, got, want, err)
+		}
+	}
+	for _, name := range []string{"etc/ssh/ssh_host_ed25519_key", "etc/systemd/system/sshd.service", "var/lib/systemd/random-seed"} {
+		if _, err := os.Lstat(filepath.Join(root, name)); err == nil {
+			t.Errorf("%s is there", name)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(root, "etc/machine-id")); err != nil || info.Size() != 0 {
+		t.Errorf("the machine id: %v %v", info, err)
+	}
+	for name, mode := range map[string]os.FileMode{"etc/berth/secrets": 0o700, "var/lib/berth-agent": 0o700, "etc/berth/postgres": 0o755, "usr/bin/berth": 0o755, "storage/data": 0o755, "etc/berth/postgres/pg_hba.conf": 0o644} {
+		if info, err := os.Stat(filepath.Join(root, name)); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v, want %v", name, err, mode)
+		}
+	}
+	passwd, err := os.ReadFile(filepath.Join(root, "etc/passwd"))
+	if err != nil || strings.Count(string(passwd), "\nberth-registry:x:862:862:") != 1 {
+		t.Errorf("the users are %s (%v)", passwd, err)
+	}
+}
