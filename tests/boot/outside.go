@@ -10,5 +10,5 @@ func (m *Machine) Enter(files map[string]string) []string {
 		args = append(args, file, path)
 	}
 	script = "set -e; " + script + `exec "$@"`
-	return append([]string{"nsenter", "--net=" + m.cable(), "--", "unshare", "--mount", "sh", "-c", script, "sh"}, args...)
+	return append([]string{"nsenter", "--net=" + m.Network(), "--", "unshare", "--mount", "sh", "-c", script, "sh"}, args...)
 }
