@@ -71,8 +71,12 @@ func (m *Machine) Settings() (setting.Settings, error) {
 
 // About is what strangers may know.
 func (m *Machine) About(context.Context) (api.About, error) {
-	phase := m.Phase()
-	return api.About{Product: product, Phase: phase, Code: phase != api.Ready && m.o.Code != nil}, nil
+	code := false // an appliance that is set up has none, whatever a later boot meets
+	if m.o.Code != nil {
+		_, err := m.o.Code.Read()
+		code = err == nil
+	}
+	return api.About{Product: product, Phase: m.Phase(), Code: code}, nil
 }
 
 const product = "Berth"

@@ -269,7 +269,7 @@ func (f *front) ready(w, h int) []line {
 		}
 		out = append(out, pair(label, paper, l))
 	}
-	if len(out) < h {
+	if s.Fingerprint != "" && len(out) < h {
 		out = append(out, line{{paper, "  " + pad("", labelWidth)}, {faded, "(SHA-256 fingerprint: compare it with what the browser shows)"}})
 	}
 	if len(s.Registry) > 0 && len(out)+2 <= h {

@@ -1,9 +1,19 @@
 package boot_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"html"
 	"io"
+	"math/big"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -90,7 +100,7 @@ func TestWizard(t *testing.T) {
 		return nil
 	})
 	code := strings.TrimSpace(m.File(codeFile))
-	showsOnScreen(t, m, "waiting to be set up", "https://"+m.Address().String()+":5480", strings.Join(strings.Split(code, ""), " "))
+	showsOnScreen(t, m, "waiting to be set up", "https://"+m.Address().String()+":5480", strings.Join(strings.Split(code, ""), " "), servedPrint(t, m)[:11])
 
 	v := visit(t, m)
 	v.at("/login", "Setup code", "/")
@@ -102,7 +112,7 @@ func TestWizard(t *testing.T) {
 	v.at("/setup/time", "NTP", "/setup/names", "network.hostname", "wizard.berth.test")
 	v.at("/setup/time", "Answers of the time servers", "/setup/time", "appliance.timezone", "UTC", "network.ntp", m.Net(1).String(), "do", "test-time")
 	v.at("/setup/certificate", "own authority", "/setup/time", "appliance.timezone", "Europe/Berlin")
-	v.at("/setup/passwords", "Password of root", "/setup/certificate", "certificate", "own")
+	ca := v.certify()
 	v.at("/setup/review", "answers are missing or wrong", "/setup/review")
 	v.at("/setup/passwords", "Password of root", "/setup/passwords")
 	root, console, registry := "Root1"+odd, "Console1"+odd, "Registry1"+odd
@@ -123,18 +133,86 @@ func TestWizard(t *testing.T) {
 		}
 		return nil
 	})
-	for _, want := range []string{"docker login wizard.berth.test", "/ca.crt", "fingerprint"} {
+	for _, want := range []string{"docker login wizard.berth.test", "fingerprint"} {
 		if !strings.Contains(v.body, want) {
 			t.Errorf("the result does not show %q:\n%s", want, v.body)
 		}
 	}
 	m.Serving(t, time.Minute)
+	for _, port := range []string{"", ":5480"} {
+		trusting := m.Client(ca)
+		m.Wait(t, "the certificate that was brought is served at "+port, 30*time.Second, func() error {
+			res, err := trusting.Get("https://" + m.Address().String() + port + "/")
+			if err == nil {
+				res.Body.Close()
+			}
+			return err
+		})
+		trusting.CloseIdleConnections()
+	}
 	admin(t, m, registry)
 	keptNoSecrets(t, m)
 	if s := stateOf(m); s.Disks["data"].UUID == "" || s.Disks["log"].UUID != "" {
 		t.Errorf("the disks are %+v", s.Disks)
 	}
 	afterWizard(t, m, code, console)
+}
+
+// certify lets the appliance make a key and a request, signs that, and brings the certificate back. It gives the
+// authority, in PEM.
+func (v *visitor) certify() []byte {
+	t := v.t
+	t.Helper()
+	v.at("/setup/certificate", "BEGIN CERTIFICATE REQUEST", "/setup/certificate", "do", "request")
+	block, _ := pem.Decode([]byte(html.UnescapeString(v.body[strings.Index(v.body, "-----BEGIN CERTIFICATE REQUEST"):])))
+	if block == nil {
+		t.Fatal("the request is no PEM")
+	}
+	request, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil || request.CheckSignature() != nil {
+		t.Fatalf("the request: %v, %v", err, request.CheckSignature())
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "An authority"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(240 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: request.Subject, DNSNames: request.DNSNames, IPAddresses: request.IPAddresses, NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	var texts [2]string
+	for i, c := range []struct {
+		of  *x509.Certificate
+		pub any
+	}{{ca, &key.PublicKey}, {leaf, request.PublicKey}} {
+		der, err := x509.CreateCertificate(rand.Reader, c.of, ca, c.pub, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[i] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	}
+	v.at("/setup/passwords", "Password of root", "/setup/certificate", "certificate", "request", "tls.certificate", texts[1], "tls.ca_chain", texts[0])
+	return []byte(texts[0])
+}
+
+// servedPrint is the SHA-256 fingerprint of what the console shows, as people compare it.
+func servedPrint(t *testing.T, m *boot.Machine) string {
+	t.Helper()
+	conn, err := m.Dial(t.Context(), "tcp", m.Address().String()+":5480")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
+	if err := c.HandshakeContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(c.ConnectionState().PeerCertificates[0].Raw)
+	pairs := make([]string, len(sum))
+	for i, b := range sum {
+		pairs[i] = fmt.Sprintf("%02X", b)
+	}
+	return strings.Join(pairs, ":")
 }
 
 // afterWizard is the console of an appliance that is set up.
@@ -158,12 +236,11 @@ func afterWizard(t *testing.T, m *boot.Machine, code, password string) {
 		t.Error("a wrong password opens the console")
 	}
 	v.at("/", "wizard.berth.test", "/login", "user", "admin", "password", password)
-	for _, want := range []string{"docker login wizard.berth.test", "Registry and front door", "Download the CA"} {
+	for _, want := range []string{"docker login wizard.berth.test", "Registry and front door", "CN=An authority"} {
 		if !strings.Contains(v.body, want) {
 			t.Errorf("the summary does not show %q:\n%s", want, v.body)
 		}
 	}
-	v.at("/ca.crt", "BEGIN CERTIFICATE", "/ca.crt")
 	showsOnScreen(t, m, "wizard.berth.test", "https://wizard.berth.test:5480", "Customize")
 }
 
@@ -179,4 +256,50 @@ func showsOnScreen(t *testing.T, m *boot.Machine, texts ...string) {
 		}
 		return nil
 	})
+}
+
+// The same on the VM's console, by its keys: the passwords are all that has to be typed.
+func TestWizardOnScreen(t *testing.T) {
+	t.Parallel()
+	m := boot.Start(t, boot.Options{})
+	phase(t, m, firstboot.Waiting)
+	const (
+		f2, enter, tab, down, up = "\x1bOQ", "\r", "\t", "\x1b[B", "\x1b[A"
+		password                 = "Console & 'pass' 1"
+	)
+	keys := []string{f2, down, down, down, down, enter} // Passwords
+	for range 6 {
+		keys = append(keys, password, tab)
+	}
+	keys = append(keys, tab, tab, enter) // Keep
+	for range 9 {
+		keys = append(keys, down) // to Apply
+	}
+	keys = append(keys, enter)
+	var script strings.Builder
+	script.WriteString("sleep 4\n")
+	for _, k := range keys {
+		fmt.Fprintf(&script, "printf %%b %s\nsleep 0.3\n", quoted(k))
+	}
+	script.WriteString("sleep 8\n")
+	out, _ := m.Try("sh", "-c", "{ "+script.String()+"} | timeout 60 env TERM=linux script --quiet --return --command 'stty rows 25 cols 80; exec berth-agent screen' /dev/null") // ended by force
+	if s := phase(t, m, firstboot.Ready); !s.Done() {
+		t.Fatalf("the state is %+v\n%q", s, out)
+	}
+	m.Serving(t, time.Minute)
+	admin(t, m, password)
+	keptNoSecrets(t, m)
+	if strings.Contains(out, password) {
+		t.Error("the screen shows a password")
+	}
+	visit(t, m).at("/", "Everything is well", "/login", "user", "admin", "password", password)
+}
+
+// quoted is an argument for sh and for printf's %b.
+func quoted(s string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		fmt.Fprintf(&b, "\\0%03o", c)
+	}
+	return "'" + b.String() + "'"
 }
