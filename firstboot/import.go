@@ -196,6 +196,7 @@ func (e *engine) compare(ctx context.Context) {
 			e.state.Changed = append(e.state.Changed, p.Name())
 		}
 	}
+	e.state.Offered = offered(e.state.Changed, found.Environment.Properties)
 	if e.state.Changed != nil {
 		e.Log.Info("properties have changed since the first boot and are not applied", "properties", e.state.Changed)
 	}

@@ -26,8 +26,11 @@ const SyslogCAFile = "/etc/berth/syslog-ca.crt"
 // without their line breaks, and a value of spaces alone, which Terraform gives to
 // what nobody has filled in. What cannot be understood is left out of the answers
 // and comes as a fault.Invalid on its property's name; all of them at once, joined.
-func FromProperties(values map[string]string) (Answers, error) {
-	r := reader{values: map[string]string{}, answers: NewAnswers()}
+func FromProperties(values map[string]string) (Answers, error) { return over(NewAnswers(), values) }
+
+// over puts the values over answers that are known.
+func over(known Answers, values map[string]string) (Answers, error) {
+	r := reader{values: map[string]string{}, answers: known}
 	for _, p := range property.All() {
 		v := values[p.Name()]
 		if strings.TrimSpace(v) == "" {

@@ -73,8 +73,10 @@ type State struct {
 	Faults  []Fault  `json:"faults,omitempty"`
 	// Changed are properties that have other values at this boot than at the
 	// import; none of them has been applied.
-	Changed  []string `json:"changed,omitempty"`
-	Warnings []string `json:"warnings,omitempty"`
+	Changed []string `json:"changed,omitempty"`
+	// Offered are the values of those of them that settings can have: see Offer.
+	Offered  map[string]string `json:"offered,omitempty"`
+	Warnings []string          `json:"warnings,omitempty"`
 	// Installed is when the first boot ended; zero: not yet.
 	Installed time.Time `json:"installed,omitzero"`
 	// Boot is the kernel's boot id, so that one boot is told from the next.

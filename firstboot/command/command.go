@@ -30,7 +30,7 @@ import (
 // New gives the command. A flag --json of a command above it is heeded.
 func New() *cobra.Command {
 	c := &cobra.Command{Use: "firstboot", Short: "What happens at the first boot, and at every later one"}
-	c.AddCommand(runCommand(), statusCommand(), checkCommand())
+	c.AddCommand(runCommand(), statusCommand(), checkCommand(), offeredCommand())
 	return c
 }
 
@@ -128,7 +128,7 @@ func show(out io.Writer, s firstboot.State) error {
 	for _, list := range []struct {
 		name  string
 		items []string
-	}{{"missing", s.Missing}, {"changed since the first boot, not applied", s.Changed}, {"warnings", s.Warnings}} {
+	}{{"missing", s.Missing}, {"changed since the first boot, not applied (berth-agent firstboot offered)", s.Changed}, {"warnings", s.Warnings}} {
 		if list.items != nil {
 			fmt.Fprintf(&b, "\n%s:\n  %s\n", list.name, strings.Join(list.items, "\n  "))
 		}
@@ -145,6 +145,42 @@ func showFaults(b *bytes.Buffer, faults []firstboot.Fault) {
 			fmt.Fprintf(b, "    hint: %s\n", f.Hint)
 		}
 	}
+}
+
+func offeredCommand() *cobra.Command {
+	var dir, file string
+	c := &cobra.Command{
+		Use: "offered", Short: "Print the settings with what has changed in the OVF environment since the first boot", Args: cobra.NoArgs,
+		Long: "What somebody has changed in the virtual machine's vApp properties since the first boot\n" +
+			"is never applied by itself. This prints the present settings with these values.",
+		Example: "  berth-agent firstboot offered | berth-agent config apply -",
+		RunE: func(c *cobra.Command, _ []string) error {
+			state, err := firstboot.ReadState(dir)
+			if err != nil {
+				return err
+			}
+			if state.Offered == nil {
+				return fault.New(fault.NotFound, "no property has changed that settings could take").WithHint("see berth-agent firstboot status")
+			}
+			present, err := setting.Read(file)
+			if err != nil {
+				return err
+			}
+			s, err := state.Offer(present)
+			if err != nil {
+				return err
+			}
+			b, err := setting.Encode(s)
+			if err != nil {
+				return err
+			}
+			_, err = c.OutOrStdout().Write(b)
+			return err
+		},
+	}
+	c.Flags().StringVar(&dir, "state", setting.StateDir, "`directory` of the state")
+	c.Flags().StringVar(&file, "config", setting.File, "settings `file`")
+	return c
 }
 
 func checkCommand() *cobra.Command {
