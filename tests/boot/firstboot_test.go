@@ -164,6 +164,11 @@ func laterBoots(t *testing.T, m *boot.Machine, environment map[string]string) {
 		if !slices.Equal(s.Changed, test.changed) || test.warning != "" && !strings.Contains(strings.Join(s.Warnings, "\n"), test.warning) {
 			t.Errorf("%s: changed %v, warnings %q", test.name, s.Changed, s.Warnings)
 		}
+		if test.changed != nil { // the offer can be taken
+			if out := m.Command(t, "sh", "-c", "berth-agent firstboot offered | berth-agent config validate -"); !strings.Contains(out, "other.berth.test") {
+				t.Errorf("%s: the offer would %s", test.name, out)
+			}
+		}
 		if !s.Installed.Equal(before.Installed) || fmt.Sprint(s.Disks) != fmt.Sprint(before.Disks) {
 			t.Errorf("%s: the state is %+v, and was %+v", test.name, s, before)
 		}
