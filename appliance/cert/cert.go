@@ -93,9 +93,11 @@ func ensure(dir string, names []string, own bool, o options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return Result{}, fmt.Errorf("cannot make the certificate directory: %w", err)
+	unlock, err := lock(dir)
+	if err != nil {
+		return Result{}, err
 	}
+	defer unlock()
 	ca, err := loadPair(dir, CAFile, caKeyFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Result{}, err

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"berth/appliance/durable"
 	"berth/appliance/fault"
 )
@@ -58,6 +60,32 @@ func ForNames(names ...string) Option { return func(o *options) { o.names = name
 
 // ECDSA makes Request use a P-256 key instead of RSA.
 func ECDSA() Option { return func(o *options) { o.ecdsa = true } }
+
+// lockTime is how long another process may keep the directory: as long as a key of
+// RSA takes on a slow machine.
+const lockTime = 20 * time.Second
+
+// lock keeps other processes from changing dir, which it makes if need be: first
+// boot and the agent begin at the same time.
+func lock(dir string) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("cannot make the certificate directory: %w", err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the certificate directory: %w", err)
+	}
+	for end := time.Now().Add(lockTime); ; time.Sleep(20 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil // which unlocks it
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) || time.Now().After(end) {
+			f.Close()
+			return nil, fault.Wrap(fault.Conflict, err, "another program changes the certificates").WithHint("try again in a minute")
+		}
+	}
+}
 
 // install makes a pair the one that is served, and keeps the one before.
 func install(dir string, certPEM, keyPEM []byte, o options) error {
@@ -146,6 +174,11 @@ func sweep(dir string) error {
 // Revert serves the pair again that was served before the present one, which then
 // is the previous one. Without one, the fault is NotFound.
 func Revert(dir string, opts ...Option) (Result, error) {
+	unlock, err := lock(dir)
+	if err != nil {
+		return Result{}, err
+	}
+	defer unlock()
 	previous, err := os.Readlink(filepath.Join(dir, previousLink))
 	if err != nil {
 		return Result{}, fault.New(fault.NotFound, "there is no previous certificate")

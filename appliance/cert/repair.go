@@ -164,7 +164,26 @@ func repairBase64(text string, wrapped bool) ([]*pem.Block, error) {
 	if blocks, err := certificatesOf(der); err == nil {
 		return blocks, nil
 	}
+	if isPFX(der) {
+		return nil, fault.New(fault.Invalid, "it is a PKCS #12 file (.pfx, .p12), which is not supported").
+			WithHint("openssl pkcs12 -in FILE -out FILE.pem writes what is wanted: certificate, chain and the encrypted key in one file")
+	}
 	return nil, none
+}
+
+// isPFX tells a PKCS #12 file by its beginning: version 3, and what is signed or
+// sealed by a password (RFC 7292, section 4).
+func isPFX(der []byte) bool {
+	var pfx struct {
+		Version int
+		Content struct {
+			Type asn1.ObjectIdentifier
+			Data asn1.RawValue `asn1:"explicit,optional,tag:0"`
+		}
+		Mac asn1.RawValue `asn1:"optional"`
+	}
+	_, err := asn1.Unmarshal(der, &pfx)
+	return err == nil && pfx.Version == 3
 }
 
 // labelOf tells what a single DER object is; "" if it is none of ours.

@@ -41,9 +41,11 @@ func Request(dir string, names []string, opts ...Option) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("cannot make the certificate directory: %w", err)
+	unlock, err := lock(dir)
+	if err != nil {
+		return "", err
 	}
+	defer unlock()
 	var key crypto.Signer
 	if o.ecdsa {
 		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -22,12 +22,14 @@ import (
 // nothing that is wrong with it. The pair before is kept (Revert); a pending
 // request whose key was used is done. Open connections are not touched.
 func Supply(dir, certificate, chain, key string, passphrase secret.Text, opts ...Option) (Result, error) {
-	p, err := inspect(dir, certificate, chain, key, passphrase, optionsOf(opts))
+	unlock, err := lock(dir)
 	if err != nil {
 		return Result{}, err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return Result{}, fmt.Errorf("cannot make the certificate directory: %w", err)
+	defer unlock()
+	p, err := inspect(dir, certificate, chain, key, passphrase, optionsOf(opts))
+	if err != nil {
+		return Result{}, err
 	}
 	if err := install(dir, p.certPEM, p.keyPEM, optionsOf(opts)); err != nil {
 		return Result{}, err
