@@ -30,6 +30,10 @@ func Answers(network, address string) func(context.Context) error {
 	}
 }
 
+// UserAgent is what Berth calls itself when it asks its own services whether they
+// live; the access log leaves such questions out.
+const UserAgent = "berth-health"
+
 // Serves asks a service on a unix socket for a path. Every answer will do but one
 // that says that the service cannot (5xx).
 func Serves(socket, path string) func(context.Context) error {
@@ -41,6 +45,7 @@ func Serves(socket, path string) func(context.Context) error {
 		if err != nil {
 			return err
 		}
+		req.Header.Set("User-Agent", UserAgent)
 		res, err := transport.RoundTrip(req)
 		if err != nil {
 			return Unanswered(err)

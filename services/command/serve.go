@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"berth/appliance/health"
 	"berth/appliance/logger"
 	"berth/appliance/secret"
 	"berth/appliance/setting"
@@ -133,6 +134,7 @@ func alive(ctx context.Context, s setting.Settings, svc service) error {
 	if err != nil {
 		return err
 	}
+	req.Header.Set("User-Agent", health.UserAgent)
 	res, err := transport.RoundTrip(req)
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"berth/appliance/health"
 	"berth/appliance/logger"
 	"berth/appliance/syslog"
 	"berth/services/reference"
@@ -58,6 +59,14 @@ func newAccessLog(w io.Writer, sink *logger.Sink, log *slog.Logger) *accessLog {
 		a.out = bufio.NewWriterSize(w, 64<<10)
 	}
 	return a
+}
+
+// ownQuestion reports whether it is only this machine asking itself whether it
+// lives, as the watchdog does three times a minute: a line for each would bury the
+// others. It is no more than a question for the version, without a login, so who
+// imitates it hides nothing.
+func ownQuestion(x *exchange, r *http.Request) bool {
+	return r.Method == http.MethodHead && r.URL.Path == "/v2/" && x.client.IsLoopback() && r.UserAgent() == health.UserAgent && r.Header["Authorization"] == nil
 }
 
 func (a *accessLog) add(x *exchange, r *http.Request) {

@@ -218,7 +218,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.end()
 		span.Answered(x.status)
 		route.End(r.Method, x.status, time.Since(x.start), x.body.read.Load(), x.written)
-		if d.access != nil {
+		if d.access != nil && !ownQuestion(x, r) {
 			d.access.add(x, r)
 		}
 	}()

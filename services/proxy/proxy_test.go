@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/appliance/cert"
+	"berth/appliance/health"
 	"berth/services/proxy"
 )
 
@@ -309,6 +310,13 @@ func TestAccessLog(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- d.Run(ctx, proxy.Entrance{Listener: l}) }()
+	own, _ := http.NewRequest(http.MethodHead, "http://"+l.Addr().String()+"/v2/", nil)
+	own.Header.Set("User-Agent", health.UserAgent)
+	if answer, err := http.DefaultTransport.RoundTrip(own); err != nil {
+		t.Fatal(err)
+	} else {
+		answer.Body.Close() // and no line of it
+	}
 	r, _ := http.NewRequest(http.MethodPut, "http://"+l.Addr().String()+"/v2/a%22b?digest=hush-hush", strings.NewReader("12345"))
 	r.Header.Set("Authorization", "Bearer hush-hush")
 	r.Header.Set("User-Agent", "docker/\"1\"\t")

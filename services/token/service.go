@@ -176,7 +176,11 @@ func (s *Service) issue(ctx context.Context, a asked, r *http.Request) (Token, e
 	t, err := s.sign(who, granted, requestID(in), s.Tracer.Parent(ctx), time.Now(), time.Duration(settings.TokenExpiration)*time.Minute)
 	if err == nil {
 		s.meters.issued[who.Kind].Inc()
-		s.Log.InfoContext(ctx, "token issued", "user", who.Name, "granted", brief(granted), "source", source(r))
+		level := slog.LevelInfo
+		if r.Header["X-Forwarded-For"] == nil {
+			level = slog.LevelDebug // not through the front door: this machine asks whether tokens are given out
+		}
+		s.Log.Log(ctx, level, "token issued", "user", who.Name, "granted", brief(granted), "source", source(r))
 	}
 	return t, err
 }
