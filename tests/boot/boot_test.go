@@ -1,6 +1,7 @@
 package boot_test
 
 import (
+	"context"
 	"net/netip"
 	"strings"
 	"testing"
@@ -34,6 +35,15 @@ func TestPower(t *testing.T) {
 			}
 			return err
 		})
+	}
+	if out := m.Command(t, "sh", "-c", "ls /etc/ssh; systemctl is-active ssh.service ssh.socket || true"); strings.Contains(out, "ssh_host_") || strings.Contains(out, "\nactive") {
+		t.Errorf("nobody has asked for SSH: %s", out)
+	}
+	closed, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if conn, err := m.Dial(closed, "tcp", netip.AddrPortFrom(m.Address(), 22).String()); err == nil {
+		conn.Close()
+		t.Error("port 22 is open")
 	}
 	if got := m.File("/etc/berth/mark"); got != "here" {
 		t.Errorf("the file that was put there has %q", got)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -79,6 +80,34 @@ func TestServicesComeBack(t *testing.T) {
 		t.Logf("%d requests, and none was refused", n)
 	}
 	healthy(t, m)
+}
+
+// At every boot the disks come first, then the database, then what needs it, and the front door when there is something
+// behind it.
+func TestOrder(t *testing.T) {
+	t.Parallel()
+	m := started(t, boot.Options{})
+	for _, when := range []string{"at the first boot", "at the second boot"} {
+		since := map[string]int{}
+		for _, u := range []string{"berth-firewall.service", "systemd-networkd.service", "berth-storage.target", "berth-postgres.service", "berth-logs.service", "berth-token.service", "berth-core.service",
+			"berth-jobs.service", "berth-https.socket", "berth-registry.service"} {
+			text := m.Command(t, "systemctl", "show", "--property=ActiveEnterTimestampMonotonic", "--value", u)
+			n, err := strconv.Atoi(strings.TrimSpace(text))
+			if err != nil || n == 0 {
+				t.Fatalf("%s: %q %v", u, text, err)
+			}
+			since[u] = n
+		}
+		for _, pair := range [][2]string{{"berth-firewall.service", "systemd-networkd.service"}, {"berth-storage.target", "berth-postgres.service"}, {"berth-storage.target", "berth-logs.service"},
+			{"berth-storage.target", "berth-https.socket"}, {"berth-postgres.service", "berth-token.service"}, {"berth-postgres.service", "berth-core.service"}, {"berth-postgres.service", "berth-jobs.service"},
+			{"berth-token.service", "berth-registry.service"}, {"berth-core.service", "berth-registry.service"}, {"berth-https.socket", "berth-registry.service"}} {
+			if since[pair[0]] > since[pair[1]] {
+				t.Errorf("%s %s was there before %s", when, pair[1], pair[0])
+			}
+		}
+		m.Reboot(t)
+		serving(t, m)
+	}
 }
 
 // healthy waits until berth status finds nothing.
