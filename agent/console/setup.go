@@ -423,13 +423,13 @@ func (c *console) apply(v *visit) error {
 	}
 	to := "/setup/progress"
 	if m := moves(&d, v.r); m != "" {
-		to += "?to=" + p4(&d)
+		to += "?to=" + fixedAddress(&d)
 	}
 	return v.redirect(to)
 }
 
-// p4 is the address that was chosen.
-func p4(d *draft) string {
+// fixedAddress is the IPv4 address that was chosen; "" if there is none.
+func fixedAddress(d *draft) string {
 	p, err := netip.ParsePrefix(d.answers.Shown("network.ip4"))
 	if err != nil {
 		return ""

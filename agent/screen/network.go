@@ -130,7 +130,7 @@ func networkForm(m *Model, s setting.Network) page {
 	}
 	f.submit = func(int) tea.Cmd {
 		n := setting.Network{Mode: f.get("mode"), IP4: f.get("ip4"), Gateway4: f.get("gateway4"), IP6: f.get("ip6"), Gateway6: f.get("gateway6"),
-			DNS: words2(f.get("dns")), Search: words2(f.get("search")), Hostname: f.get("hostname")}
+			DNS: parts(f.get("dns")), Search: parts(f.get("search")), Hostname: f.get("hostname")}
 		if !n.Static() { // what the fields of the other choice still hold is not meant
 			n.IP4, n.Gateway4 = "", ""
 		}
@@ -150,8 +150,8 @@ func networkForm(m *Model, s setting.Network) page {
 	return f
 }
 
-// words2 parts a list that was typed with spaces, commas or semicolons.
-func words2(s string) []string {
+// parts parts a list that was typed with spaces, commas or semicolons.
+func parts(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == ',' || r == ';' || r == '\t' })
 }
 
@@ -202,10 +202,10 @@ func testForm(m *Model, heading, label, value string, test func(context.Context,
 		f.busy = "Testing"
 		return m.ask(patience, func(ctx context.Context) tea.Msg {
 			text, err := test(ctx, target)
-			return push{ptr(outcome(heading, text, err))}
+			return push{newMessage(outcome(heading, text, err))}
 		})
 	}
 	return f
 }
 
-func ptr(m message) *message { return &m }
+func newMessage(m message) *message { return &m }

@@ -257,7 +257,7 @@ func (s *setup) keep(f *form, p wizard.Page, now bool) tea.Cmd {
 // networkOf are the settings of the network's answers, which the agent checks.
 func networkOf(a wizard.Answers) setting.Network {
 	n := setting.Network{Mode: a.Shown("network.mode"), IP6: a.Shown("network.ip6"), Gateway6: a.Shown("network.gateway6"),
-		DNS: words2(a.Shown("network.dns")), Search: words2(a.Shown("network.search")), Hostname: a.Shown("network.hostname")}
+		DNS: parts(a.Shown("network.dns")), Search: parts(a.Shown("network.search")), Hostname: a.Shown("network.hostname")}
 	if n.Static() {
 		n.IP4, n.Gateway4 = a.Shown("network.ip4"), a.Shown("network.gateway4")
 	}

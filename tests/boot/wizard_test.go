@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"net/http/cookiejar"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -264,8 +266,8 @@ func TestWizardOnScreen(t *testing.T) {
 	m := boot.Start(t, boot.Options{})
 	phase(t, m, firstboot.Waiting)
 	const (
-		f2, enter, tab, down, up = "\x1bOQ", "\r", "\t", "\x1b[B", "\x1b[A"
-		password                 = "Console & 'pass' 1"
+		f2, enter, tab, down = "\x1bOQ", "\r", "\t", "\x1b[B"
+		password             = "Console & 'pass' 1"
 	)
 	keys := []string{f2, down, down, down, down, enter} // Passwords
 	for range 6 {
@@ -276,13 +278,7 @@ func TestWizardOnScreen(t *testing.T) {
 		keys = append(keys, down) // to Apply
 	}
 	keys = append(keys, enter)
-	var script strings.Builder
-	script.WriteString("sleep 4\n")
-	for _, k := range keys {
-		fmt.Fprintf(&script, "printf %%b %s\nsleep 0.3\n", quoted(k))
-	}
-	script.WriteString("sleep 8\n")
-	out, _ := m.Try("sh", "-c", "{ "+script.String()+"} | timeout 60 env TERM=linux script --quiet --return --command 'stty rows 25 cols 80; exec berth-agent screen' /dev/null") // ended by force
+	out := typed(m, keys, 8*time.Second)
 	if s := phase(t, m, firstboot.Ready); !s.Done() {
 		t.Fatalf("the state is %+v\n%q", s, out)
 	}
@@ -292,7 +288,52 @@ func TestWizardOnScreen(t *testing.T) {
 	if strings.Contains(out, password) {
 		t.Error("the screen shows a password")
 	}
-	visit(t, m).at("/", "Everything is well", "/login", "user", "admin", "password", password)
+	v := visit(t, m)
+	v.at("/login", "Password", "/")
+	v.at("/", "Everything is well", "/login", "user", "admin", "password", password)
+	lostPassword(t, m, password)
+}
+
+// lostPassword sets the console's password anew, for whoever can edit the virtual machine.
+func lostPassword(t *testing.T, m *boot.Machine, old string) {
+	t.Helper()
+	const next = "Found again 1"
+	done := make(chan string)
+	go func() {
+		// The code's page waits for vCenter; then its first item is the console's password.
+		keys := slices.Concat([]string{"\x1bOQ", "\t", "\x1b[C", "\r"}, make([]string, 50), []string{"\r", next, "\t", next, "\t", "\r"})
+		done <- typed(m, keys, 3*time.Second)
+	}()
+	m.Wait(t, "the screen has a code for vCenter", 30*time.Second, func() error {
+		var k struct{ Code string }
+		if err := json.Unmarshal([]byte(m.File("/var/lib/berth-agent/reset.json")), &k); err != nil {
+			return err
+		}
+		_, err := m.Try("vmware-rpctool", "info-set guestinfo.berth.reset "+k.Code)
+		return err
+	})
+	out := <-done
+	if got := m.GuestInfo("guestinfo.berth.reset"); got != "" {
+		t.Errorf("the code is still in guestinfo: %q", got)
+	}
+	v := visit(t, m)
+	v.at("/login", "Password", "/")
+	if err := v.open("/login", "user", "admin", "password", old); err == nil {
+		t.Errorf("the old password still opens the console:\n%q", out)
+	}
+	v.at("/", "Summary", "/login", "user", "admin", "password", next)
+}
+
+// typed runs the text screen and presses keys, an empty one being a pause. The result is what the terminal got.
+func typed(m *boot.Machine, keys []string, after time.Duration) string {
+	var script strings.Builder
+	script.WriteString("sleep 4\n")
+	for _, k := range keys {
+		fmt.Fprintf(&script, "printf %%b %s\nsleep 0.3\n", quoted(k))
+	}
+	fmt.Fprintf(&script, "sleep %g\n", after.Seconds())
+	out, _ := m.Try("sh", "-c", "{ "+script.String()+"} | timeout 60 env TERM=linux script --quiet --return --command 'stty rows 25 cols 80; exec berth-agent screen' /dev/null") // ended by force
+	return out
 }
 
 // quoted is an argument for sh and for printf's %b.
