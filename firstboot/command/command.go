@@ -5,12 +5,14 @@ package command
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -54,6 +56,7 @@ func runCommand() *cobra.Command {
 				return fault.Wrap(fault.Precondition, err, "this machine is not an appliance: there is no %s", payload)
 			}
 			unix.Umask(0o022) // modes are said where files are made
+			settle(c.Context())
 			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
 			conn, err := systemd.Open(c.Context())
 			if err != nil {
@@ -70,6 +73,19 @@ func runCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&tool, "guestinfo-tool", "", "`path` of vmware-rpctool or vmtoolsd (default: whichever is there)")
 	return c
+}
+
+// settle waits until udev has seen to the devices that were there at power-on: CD
+// drives want a module. Where there is no udev there is nothing to wait for.
+func settle(ctx context.Context) {
+	if _, err := os.Stat("/run/udev/control"); err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/usr/bin/udevadm", "settle", "--timeout=15")
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	_ = cmd.Run() // the disks are looked for again if they are not there
 }
 
 func statusCommand() *cobra.Command {

@@ -2,11 +2,13 @@ package step
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"berth/appliance/disk"
 	"berth/appliance/diskrole"
@@ -101,16 +103,20 @@ func devices(list []disk.Disk) string {
 	return strings.Join(names, ", ")
 }
 
+// settleTime is how long a disk that should be there is waited for: a controller may
+// still be looking for its disks when the boot is this far.
+const settleTime = 10 * time.Second
+
 // disks finds, formats and mounts the disks, and makes what the services need on
 // them; at every boot.
 func (m Machine) disks(ctx context.Context, w *firstboot.Work) (string, error) {
-	list, err := disk.List(ctx)
+	places, err := find(ctx, w)
 	if err != nil {
 		return "", err
 	}
 	var said []string
 	for _, mp := range mountPoints {
-		text, err := m.disk(ctx, w, list, mp.role, mp.at)
+		text, err := m.disk(ctx, w, places[mp.role], mp.role, mp.at)
 		if err != nil {
 			return "", err
 		}
@@ -128,15 +134,43 @@ func (m Machine) disks(ctx context.Context, w *firstboot.Work) (string, error) {
 	return strings.Join(said, ", "), nil
 }
 
-func (m Machine) disk(ctx context.Context, w *firstboot.Work, list []disk.Disk, role diskrole.Role, at string) (string, error) {
-	var known *firstboot.DiskState
-	if d, ok := w.Disks[role]; ok {
-		known = &d
+// find chooses the places of all roles before anything is written. As long as a role
+// has none, or none but the system disk although nobody has asked for that, it looks
+// again.
+func find(ctx context.Context, w *firstboot.Work) (map[diskrole.Role]Place, error) {
+	for end := time.Now().Add(settleTime); ; {
+		list, err := disk.List(ctx)
+		if err != nil {
+			return nil, err
+		}
+		places, faults, lacking := map[diskrole.Role]Place{}, []error{}, false
+		for _, mp := range mountPoints {
+			var known *firstboot.DiskState
+			if d, ok := w.Disks[mp.role]; ok {
+				known = &d
+			}
+			chosen := w.Answers.UseDisks[mp.role]
+			place, err := Choose(mp.role, list, known, chosen)
+			if err != nil {
+				faults = append(faults, err)
+			}
+			places[mp.role] = place
+			lacking = lacking || err != nil || place.Disk.Device == "" && known == nil && chosen != firstboot.OnSystemDisk
+		}
+		if !lacking || time.Now().After(end) {
+			return places, errors.Join(faults...)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
 	}
-	place, err := Choose(role, list, known, w.Answers.UseDisks[role])
-	if err != nil {
-		return "", err
-	}
+}
+
+// disk prepares the place of one role.
+func (m Machine) disk(ctx context.Context, w *firstboot.Work, place Place, role diskrole.Role, at string) (string, error) {
+	known, again := w.Disks[role]
 	if place.Disk.Device == "" {
 		if err := os.MkdirAll(at, 0o755); err != nil {
 			return "", fmt.Errorf("cannot make the directory %s: %w", at, err)
@@ -144,7 +178,7 @@ func (m Machine) disk(ctx context.Context, w *firstboot.Work, list []disk.Disk, 
 		w.Warn("%s has no disk of its own: it is on the system disk, which must not run full", role)
 		return "", w.Place(role, firstboot.DiskState{})
 	}
-	d, said := place.Disk, ""
+	d, said, err := place.Disk, "", error(nil)
 	if place.Format {
 		said = "formatted " + d.Device + " for " + string(role)
 		if err := disk.Format(ctx, d.Device, role); err != nil {
@@ -153,10 +187,10 @@ func (m Machine) disk(ctx context.Context, w *firstboot.Work, list []disk.Disk, 
 		if d, err = disk.Probe(d.Device); err != nil {
 			return "", err
 		}
-	} else if known == nil {
+	} else if !again {
 		said = "took over " + d.Device + " for " + string(role)
 	}
-	if err := w.Place(role, firstboot.DiskState{UUID: d.UUID, TakenOver: known == nil && !place.Format || known != nil && known.TakenOver}); err != nil {
+	if err := w.Place(role, firstboot.DiskState{UUID: d.UUID, TakenOver: !again && !place.Format || known.TakenOver}); err != nil {
 		return "", err
 	}
 	if err := disk.Mount(ctx, d, at); err != nil {

@@ -3,12 +3,8 @@ package step
 import (
 	"cmp"
 	"context"
-	"net"
 	"net/netip"
-	"os"
-	"slices"
 	"strings"
-	"time"
 
 	"berth/appliance/clock"
 	"berth/appliance/fault"
@@ -27,24 +23,26 @@ func (m Machine) network(ctx context.Context, w *firstboot.Work) (string, error)
 	if err := apply(ctx, w, n); err != nil {
 		return "", err
 	}
-	has, err := addresses(ctx)
+	var said []string
+	if n.Hostname == "" {
+		if name := nameFor(ctx); name != "" {
+			s := w.Answers.Settings
+			s.Network.Hostname = name
+			if err := apply(ctx, w, s.Network); err != nil {
+				return "", err
+			}
+			if err := setting.Write(setting.File, s); err != nil {
+				return "", err
+			}
+			said = append(said, "the network calls it "+name)
+		}
+	}
+	now, err := network.Current(ctx)
 	if err != nil {
 		return "", err
 	}
-	var said []string
-	for _, a := range has {
+	for _, a := range addresses(now) {
 		said = append(said, a.String())
-	}
-	if name := nameFor(ctx, n, has); name != "" {
-		s := w.Answers.Settings
-		s.Network.Hostname = name
-		if err := apply(ctx, w, s.Network); err != nil {
-			return "", err
-		}
-		if err := setting.Write(setting.File, s); err != nil {
-			return "", err
-		}
-		said = append(said, "DNS calls it "+name)
 	}
 	return strings.Join(said, ", "), nil
 }
@@ -62,44 +60,14 @@ func apply(ctx context.Context, w *firstboot.Work, n setting.Network) error {
 }
 
 // addresses are the machine's own that others may know.
-func addresses(ctx context.Context) ([]netip.Addr, error) {
-	now, err := network.Current(ctx)
-	if err != nil {
-		return nil, err
-	}
+func addresses(now network.State) []netip.Addr {
 	var list []netip.Addr
 	for _, p := range now.Addresses {
 		if p.Addr().IsGlobalUnicast() {
 			list = append(list, p.Addr())
 		}
 	}
-	return list, nil
-}
-
-// nameFor asks DNS for the machine's name if neither the settings nor DHCP have
-// one. A name counts if it leads back to the address.
-func nameFor(ctx context.Context, n setting.Network, has []netip.Addr) string {
-	host, err := os.Hostname()
-	if n.Hostname != "" || err == nil && !slices.Contains([]string{"", "berth", "localhost", "(none)"}, host) {
-		return ""
-	}
-	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
-	defer cancel()
-	for _, a := range has {
-		names, err := net.DefaultResolver.LookupAddr(ctx, a.String())
-		if err != nil {
-			continue
-		}
-		for _, name := range names {
-			name = strings.ToLower(strings.TrimSuffix(name, "."))
-			back, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
-			leads := slices.ContainsFunc(back, func(b netip.Addr) bool { return b.Unmap() == a })
-			if err == nil && leads && firstboot.CheckHostname(name) == nil {
-				return name
-			}
-		}
-	}
-	return ""
+	return list
 }
 
 // Reach puts network settings in force for the wizard.
