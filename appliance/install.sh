@@ -20,7 +20,7 @@ distribution() {
 		;;
 	photon)
 		pm_install="tdnf install -y"
-		packages="systemd systemd-resolved systemd-timesyncd dbus postgresql15-server nftables openssh-server iproute2 e2fsprogs ca-certificates tzdata procps-ng less open-vm-tools shadow util-linux"
+		packages="systemd systemd-udev dbus postgresql15-server nftables openssh-server iproute2 e2fsprogs ca-certificates tzdata procps-ng less open-vm-tools shadow util-linux"
 		postgres_bin=/usr/pgsql/15/bin
 		others="postgresql15.service postgresql.service nftables.service iptables.service ip6tables.service cloud-init.target docker.service tdnf-automatic.timer"
 		;;
@@ -49,8 +49,10 @@ if [ -z "$root" ] && [ ! -d /run/systemd/system ]; then
 	die "this machine does not run systemd; for a tree, name its directory"
 fi
 
-# os-release may be a link that is absolute, so not through it.
-id=$(sed -n 's/^ID="\{0,1\}\([a-z]*\)"\{0,1\}$/\1/p' "$root/usr/lib/os-release")
+# /etc/os-release may be a link, also an absolute one, to the other: first that.
+release=$root/usr/lib/os-release
+[ -e "$release" ] || release=$root/etc/os-release
+id=$(sed -n 's/^ID="\{0,1\}\([a-z]*\)"\{0,1\}$/\1/p' "$release")
 distribution "$id" || die "$root has ${id:-no system}: only debian and photon are known"
 
 # absent names the programs that are not there.
