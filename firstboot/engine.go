@@ -149,7 +149,8 @@ type engine struct {
 // begin forgets what counted for an earlier run.
 func (e *engine) begin() {
 	s := &e.state
-	s.Phase, s.Text, s.Hint, s.Missing, s.Faults, s.Warnings, s.Changed, s.Offered = Running, "", "", nil, nil, nil, nil, nil
+	s.Phase, s.Text, s.Hint, s.Missing, s.Faults, s.Warnings = Running, "", "", nil, nil, nil
+	s.Changed, s.Offered, s.Seen = nil, nil, nil
 	s.Boot = bootID()
 	old := map[string]StepState{}
 	for _, step := range s.Steps {

@@ -323,6 +323,17 @@ func TestEnvironmentAtALaterBoot(t *testing.T) {
 	if s := later(t, environment(t, first)); s.Changed != nil {
 		t.Errorf("changed back: %+v", s.Changed)
 	}
+	// Once somebody has seen to it, it is not told again.
+	later(t, environment(t, changed))
+	if err := firstboot.Settle(filepath.Join(m.dir, "state")); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := firstboot.ReadState(filepath.Join(m.dir, "state")); err != nil || s.Changed != nil || s.Offered != nil || s.Warnings != nil || s.Phase != firstboot.Ready {
+		t.Errorf("settled: %+v, %v", s, err)
+	}
+	if s := later(t, environment(t, changed)); s.Changed != nil {
+		t.Errorf("after it was settled: %+v", s.Changed)
+	}
 	if left := m.secretFiles(t); left != nil {
 		t.Errorf("passwords are left in %v", left)
 	}

@@ -196,8 +196,10 @@ func (e *engine) compare(ctx context.Context) {
 			e.state.Changed = append(e.state.Changed, p.Name())
 		}
 	}
+	e.state.Seen = now
 	e.state.Offered = offered(e.state.Changed, found.Environment.Properties)
 	if e.state.Changed != nil {
+		e.state.warn(changedWarning + strings.Join(e.state.Changed, ", "))
 		e.Log.Info("properties have changed since the first boot and are not applied", "properties", e.state.Changed)
 	}
 }

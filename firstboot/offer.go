@@ -1,6 +1,8 @@
 package firstboot
 
 import (
+	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -28,6 +30,30 @@ func offered(changed []string, values map[string]string) map[string]string {
 		return nil
 	}
 	return all
+}
+
+// changedWarning begins the warning that names what has changed.
+const changedWarning = "changed in vCenter since the first boot and not applied (berth-agent firstboot offered, settle): "
+
+// Settle takes the properties as they are at this boot for known, whether they were
+// applied or not: only what changes from now on is offered.
+func Settle(dir string) error {
+	unlock, err := lock(filepath.Join(dir, "firstboot.lock"))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := ReadState(dir)
+	if err != nil || s.Changed == nil {
+		return err
+	}
+	if s.Imported == nil {
+		s.Imported = map[string]string{}
+	}
+	maps.Copy(s.Imported, s.Seen)
+	s.Changed, s.Offered = nil, nil
+	s.Warnings = slices.DeleteFunc(s.Warnings, func(w string) bool { return strings.HasPrefix(w, changedWarning) })
+	return writeState(dir, s)
 }
 
 // Offer gives the present settings with the values that the OVF environment of this

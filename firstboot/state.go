@@ -85,6 +85,8 @@ type State struct {
 	// Imported are the SHA-256 sums of the properties' values at the import,
 	// without passwords.
 	Imported map[string]string `json:"imported,omitempty"`
+	// Seen are those at this boot's end; Settle makes them the imported ones.
+	Seen map[string]string `json:"seen,omitempty"`
 	// Disks are the roles that have a place, and must have it again.
 	Disks map[diskrole.Role]DiskState `json:"disks,omitempty"`
 	// Answers is the id of the answers that the steps were done with.

@@ -32,7 +32,7 @@ import (
 // New gives the command. A flag --json of a command above it is heeded.
 func New() *cobra.Command {
 	c := &cobra.Command{Use: "firstboot", Short: "What happens at the first boot, and at every later one"}
-	c.AddCommand(runCommand(), statusCommand(), checkCommand(), offeredCommand())
+	c.AddCommand(runCommand(), statusCommand(), checkCommand(), offeredCommand(), settleCommand())
 	return c
 }
 
@@ -169,7 +169,7 @@ func offeredCommand() *cobra.Command {
 		Use: "offered", Short: "Print the settings with what has changed in the OVF environment since the first boot", Args: cobra.NoArgs,
 		Long: "What somebody has changed in the virtual machine's vApp properties since the first boot\n" +
 			"is never applied by itself. This prints the present settings with these values.",
-		Example: "  berth-agent firstboot offered | berth-agent config apply -",
+		Example: "  berth-agent firstboot offered | berth-agent config apply - && berth-agent firstboot settle",
 		RunE: func(c *cobra.Command, _ []string) error {
 			state, err := firstboot.ReadState(dir)
 			if err != nil {
@@ -196,6 +196,16 @@ func offeredCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&dir, "state", setting.StateDir, "`directory` of the state")
 	c.Flags().StringVar(&file, "config", setting.File, "settings `file`")
+	return c
+}
+
+func settleCommand() *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use: "settle", Short: "Take the OVF environment as it is now for known, so that nothing of it is offered any more", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return firstboot.Settle(dir) },
+	}
+	c.Flags().StringVar(&dir, "state", setting.StateDir, "`directory` of the state")
 	return c
 }
 
