@@ -41,7 +41,7 @@ func TestBootsWithoutAnEnvironment(t *testing.T) {
 			m := qemu.New(t, qemu.Options{UEFI: uefi})
 			m.Start(t)
 			m.Wait(t, "login prompt on the serial line", 6*time.Minute, m.Says("login:"))
-			time.Sleep(10 * time.Second) // the screen has no way to tell when it has been drawn
+			m.Wait(t, "the screen on tty1", time.Minute, m.Shows)
 			m.Picture(t, "waiting")
 			m.Shutdown(t)
 		})

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image/png"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -98,6 +100,35 @@ func (m *Machine) Picture(t *testing.T, name string) string {
 		t.Logf("no picture: %v", err)
 	}
 	return path
+}
+
+// Shows is a question for Wait: is there more on the VM's console than a cursor?
+func (m *Machine) Shows(context.Context) error {
+	path := filepath.Join(m.dir, "look.png")
+	if err := m.qmp.do("screendump", map[string]any{"filename": path, "format": "png"}); err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	picture, err := png.Decode(f)
+	if err != nil {
+		return err
+	}
+	lit, size := 0, picture.Bounds().Size()
+	for y := range size.Y {
+		for x := range size.X {
+			if r, g, b, _ := picture.At(x, y).RGBA(); r|g|b > 0x2000 {
+				lit++
+			}
+		}
+	}
+	if lit < size.X*size.Y/100 {
+		return errors.New("the console is black")
+	}
+	return nil
 }
 
 // Keys presses keys one after the other, by QEMU's names of them: "e", "ret", "f2", "ctrl-alt-delete" as "ctrl", ...
