@@ -69,7 +69,7 @@ func TestFromPowerOnToPush(t *testing.T) {
 	m.SetEnvironment(properties(ssh))
 	began := time.Now()
 	m.Start(t)
-	m.Wait(t, "the console at :5480", 6*time.Minute, m.Answers(console, "200"))
+	m.Wait(t, "the console at :5480", 6*time.Minute, m.Answers(console, "200", "303"))
 	m.Picture(t, "first-boot")
 	m.Wait(t, "the registry", 6*time.Minute, m.Answers(registry, "401"))
 	t.Logf("%6.1fs  from power-on to the registry", time.Since(began).Seconds())

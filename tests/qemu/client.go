@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,11 +36,11 @@ func (m *Machine) Get(ctx context.Context, url, ca string) (status string, err e
 	return string(out), nil
 }
 
-// Answers is a question for Wait: does the URL answer with the status?
-func (m *Machine) Answers(url, status string) func(context.Context) error {
+// Answers is a question for Wait: does the URL answer with one of the statuses?
+func (m *Machine) Answers(url string, statuses ...string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		got, err := m.Get(ctx, url, "")
-		if err == nil && got != status {
+		if err == nil && !slices.Contains(statuses, got) {
 			err = errors.New("it answers " + got)
 		}
 		return err
