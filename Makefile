@@ -21,7 +21,7 @@ TEST_PACKAGES_DEBIAN = postgresql docker.io podman skopeo buildah containerd run
 
 # What building the image drives (docs/building.md).
 IMAGE_PACKAGES_DEBIAN = debootstrap e2fsprogs dosfstools mtools fdisk grub-common grub-pc-bin grub-efi-amd64-bin \
-	qemu-system-x86 qemu-utils ovmf seabios xorriso packer openssh-client shellcheck xz-utils util-linux
+	qemu-system-x86 qemu-utils ovmf seabios xorriso packer openssh-client shellcheck xz-utils util-linux curl
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo -E)
 
 .DEFAULT_GOAL := help
@@ -55,7 +55,7 @@ ova: image-deps build ova-tool ## the OVA, with its bill of materials, in dist/:
 
 test-ova: image-deps test-deps ## boot the OVA in dist/ in QEMU, from power-on to docker push: ten minutes (OVA=file RUN=regexp)
 	@mkdir -p dist/test-ova
-	@ova=$(abspath $(or $(OVA),$(lastword $(sort $(wildcard dist/berth-*.ova))))); [ -f "$$ova" ] || { echo "there is no OVA (make ova)"; exit 1; }; \
+	@ova=$(abspath $(or $(OVA),$(shell ls -t dist/berth-*.ova 2>/dev/null | head -1))); [ -f "$$ova" ] || { echo "there is no OVA (make ova)"; exit 1; }; \
 	$(SUDO) env BERTH_OVA=$$ova BERTH_OVA_OUT=$(CURDIR)/dist/test-ova $(GO) test -count=1 -v -timeout 60m $(if $(RUN),-run '$(RUN)') ./tests/qemu
 
 packer-check: image-deps ## check the Packer templates, the kickstart file and the scripts without running them

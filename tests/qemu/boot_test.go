@@ -81,8 +81,12 @@ func TestFromPowerOnToPush(t *testing.T) {
 	t.Run("inside", func(t *testing.T) { inside(t, m, ssh) })
 
 	// Power cut, and vCenter has forgotten the environment: an HA restart. Nothing that was pushed is lost.
+	// Meanwhile somebody has made the system's disk larger, too.
 	m.Kill(t)
 	m.SetEnvironment(nil)
+	if err := os.Truncate(m.Disk(diskrole.System), 20<<30); err != nil {
+		t.Fatal(err)
+	}
 	m.Start(t)
 	m.Wait(t, "the registry after a power cut, without the CD", 6*time.Minute, m.Answers(registry, "401"))
 	m.Picture(t, "after-power-cut")
@@ -115,11 +119,14 @@ func inside(t *testing.T, m *qemu.Machine, ssh *qemu.SSH) {
 			t.Errorf("%q is not in:\n%s", want, drivers)
 		}
 	}
-	if got := ssh.Run(t, "df --output=size -m / | tail -1"); atoi(got) < 15000 {
-		t.Errorf("the system's file system has %s MiB: it has not grown to its disk", got)
+	if got := atoi(ssh.Run(t, "df --output=size -m / | tail -1")); got < 15000 {
+		t.Errorf("the system's file system has %d MiB: it has not grown to its disk", got)
 	}
-	t.Logf("memory:\n%s", ssh.Run(t, "free -m; systemctl status --no-pager | sed -n 1,8p; systemd-analyze; systemd-analyze blame | head -15"))
-	t.Logf("%s", ssh.Run(t, "berth-agent status"))
+	t.Logf("memory and time:\n%s", ssh.Run(t, `free -m; systemd-analyze; systemd-analyze blame | head -12
+		for p in /proc/[0-9]*; do
+			case $(cat $p/comm) in berth*|postgres) echo "$(cat $p/comm) $(awk '/^Pss:/ {print $2}' $p/smaps_rollup)" ;; esac
+		done | awk '{kb[$1] += $2; all += $2} END {for (n in kb) print n, kb[n] " KB PSS"; print "all of Berth and PostgreSQL", all " KB PSS"}'`))
+	t.Logf("status:\n%s", ssh.Run(t, "berth-agent status"))
 }
 
 func atoi(s string) int {
@@ -127,8 +134,11 @@ func atoi(s string) int {
 	return n
 }
 
-// grow makes the data disk larger while the machine runs, and the system's before its next start.
+// grow makes the data disk larger while the machine runs; the system's has grown while it was off.
 func grow(t *testing.T, m *qemu.Machine, ssh *qemu.SSH) {
+	if got := atoi(ssh.Run(t, "df --output=size -m / | tail -1")); got < 19000 {
+		t.Errorf("the system's file system has %d MiB on a disk of 20 GiB", got)
+	}
 	before := atoi(ssh.Run(t, "df --output=size -m /storage/data | tail -1"))
 	m.Do(t, "block_resize", map[string]any{"device": string(diskrole.Data), "size": int64(120 << 30)})
 	ssh.Run(t, "berth-agent disks grow data")
