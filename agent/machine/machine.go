@@ -44,6 +44,7 @@ type Machine struct {
 	settings sync.Mutex // held from reading the settings to the end of their application
 	watch    watermarks
 	power    planned
+	recent   recently
 }
 
 // New makes a Machine. Nothing is touched yet.

@@ -32,7 +32,7 @@ func (m *Machine) Status(ctx context.Context) (api.Status, error) {
 		s.Registry, s.Console = urls(settings, s.Hostname, s.Addresses)
 	}
 	s.Fingerprint = m.fingerprint(settings)
-	h := m.Health(ctx)
+	h := m.recentHealth(ctx, boot.Phase)
 	s.Health, s.Problems = h.State, problems(h)
 	s.ReadOnly, s.Power, s.Pending = m.watch.closed(), m.PowerPlan(), m.pending()
 	if m.o.Code != nil {
