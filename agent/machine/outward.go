@@ -21,6 +21,7 @@ import (
 	"berth/appliance/fault"
 	"berth/appliance/secret"
 	"berth/appliance/setting"
+	"berth/appliance/webproxy"
 )
 
 // Proxy is the proxy for outgoing connections, without its password.
@@ -31,18 +32,9 @@ func (m *Machine) Proxy(context.Context) (api.Proxy, error) {
 	}
 	p := api.Proxy{Proxy: s.Proxy}
 	p.NoProxy = some(p.NoProxy)
-	password, err := m.secret(setting.ProxyPassword)
+	password, err := webproxy.Password(m.path(setting.SecretFile(setting.ProxyPassword)))
 	p.HasPassword = password != ""
 	return p, err
-}
-
-// secret reads a secret of the settings; "" if there is none.
-func (m *Machine) secret(name string) (secret.Text, error) {
-	b, err := os.ReadFile(m.path(setting.SecretFile(name)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	return secret.Text(strings.TrimRight(string(b), "\n")), err
 }
 
 // SetProxy changes the proxy.
@@ -79,15 +71,11 @@ const outwardTime = 15 * time.Second
 
 // TestProxy tries to reach a URL through the proxy: the one that is set, or another.
 func (m *Machine) TestProxy(ctx context.Context, t api.ProxyTest) (api.Tested, error) {
-	target, err := url.Parse(t.URL)
-	if err != nil || target.Host == "" || target.Scheme != "http" && target.Scheme != "https" || target.User != nil {
-		return api.Tested{}, fault.New(fault.Invalid, "it must be http://HOST or https://HOST, without name and password").On("url")
-	}
 	s, err := m.Settings()
 	if err != nil {
 		return api.Tested{}, broken(err)
 	}
-	password, err := m.secret(setting.ProxyPassword)
+	password, err := webproxy.Password(m.path(setting.SecretFile(setting.ProxyPassword)))
 	if err != nil {
 		return api.Tested{}, err
 	}
@@ -100,79 +88,15 @@ func (m *Machine) TestProxy(ctx context.Context, t api.ProxyTest) (api.Tested, e
 			return api.Tested{}, err
 		}
 	}
-	via, err := proxyFor(s.Proxy, password, target)
-	if err != nil {
+	r, err := webproxy.Test(ctx, s.Proxy, password, t.URL, nil)
+	if fault.Is(err, fault.Invalid) {
 		return api.Tested{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, outwardTime)
-	defer cancel()
-	transport := &http.Transport{Proxy: http.ProxyURL(via), DisableKeepAlives: true}
-	if via == nil {
-		transport.Proxy = nil
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodHead, target.String(), nil)
 	if err != nil {
-		return api.Tested{}, err
+		f := fault.Of(err)
+		return api.Tested{Text: f.Text, Hint: f.Hint}, nil
 	}
-	began := time.Now()
-	resp, err := transport.RoundTrip(r)
-	how := "directly"
-	if via != nil {
-		how = "through " + via.Host
-	}
-	if err != nil {
-		return api.Tested{Text: fmt.Sprintf("%s cannot be reached %s: %s", target.Host, how, plainly(err)), Hint: "check the proxy's address, name and password, and whether it lets this appliance through"}, nil
-	}
-	resp.Body.Close()
-	if resp.StatusCode == http.StatusProxyAuthRequired {
-		return api.Tested{Text: "the proxy refuses name and password", Hint: "set proxy.username and its password"}, nil
-	}
-	return api.Tested{OK: true, Text: fmt.Sprintf("%s answers %s, %s, after %d ms", target.Host, resp.Status, how, time.Since(began).Milliseconds())}, nil
-}
-
-// plainly is a network error without URLs, which may have passwords.
-func plainly(err error) string {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return "no answer in time"
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
-		return op.Op + ": " + op.Err.Error()
-	}
-	if dns, ok := errors.AsType[*net.DNSError](err); ok {
-		return dns.Name + " is not known to the DNS servers"
-	}
-	return err.Error()
-}
-
-// proxyFor is the proxy for a URL; nil: none.
-func proxyFor(p setting.Proxy, password secret.Text, target *url.URL) (*url.URL, error) {
-	if slices.ContainsFunc(p.NoProxy, func(n string) bool { return direct(n, target.Hostname()) }) {
-		return nil, nil
-	}
-	address := p.HTTP
-	if target.Scheme == "https" && p.HTTPS != "" {
-		address = p.HTTPS
-	}
-	if address == "" {
-		return nil, nil
-	}
-	via, err := url.Parse(address)
-	if err == nil && p.Username != "" {
-		via.User = url.UserPassword(p.Username, password.Reveal())
-	}
-	return via, err
-}
-
-// direct reports whether an entry of no_proxy is for a host.
-func direct(entry, host string) bool {
-	if entry == "*" || strings.EqualFold(entry, host) {
-		return true
-	}
-	if a := net.ParseIP(host); a != nil {
-		_, n, err := net.ParseCIDR(entry)
-		return err == nil && n.Contains(a)
-	}
-	return strings.HasSuffix(strings.ToLower(host), "."+strings.ToLower(strings.TrimPrefix(entry, ".")))
+	return api.Tested{OK: true, Text: fmt.Sprintf("%s, after %d ms", r.Text, r.Took.Milliseconds())}, nil
 }
 
 // collectorsDir has the authorities of collectors that were given as text. The log
