@@ -129,8 +129,12 @@ func (a *API) serve(rt route) http.Handler {
 	})
 }
 
-// record puts a change into the audit trail, whether it was made or refused.
+// record puts a change into the audit trail, whether it was made or refused. Whoever
+// was told to wait has done nothing, and must not fill the trail with it.
 func (a *API) record(rt route, r *request, err error) {
+	if fault.Is(err, fault.TooMany) {
+		return
+	}
 	e := api.Event{User: r.caller.user, From: r.caller.address, Action: rt.change, Target: r.target, Detail: r.detail, Result: "ok"}
 	if err != nil {
 		f := fault.Of(err)
