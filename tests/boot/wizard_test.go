@@ -20,6 +20,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -332,7 +333,7 @@ func typed(m *boot.Machine, keys []string, after time.Duration) string {
 		fmt.Fprintf(&script, "printf %%b %s\nsleep 0.3\n", quoted(k))
 	}
 	fmt.Fprintf(&script, "sleep %g\n", after.Seconds())
-	out, _ := m.Try("sh", "-c", "{ "+script.String()+"} | timeout 60 env TERM=linux script --quiet --return --command 'stty rows 25 cols 80; exec berth-agent screen' /dev/null") // ended by force
+	out, _ := m.Try("sh", "-c", "{ "+script.String()+"} | timeout "+strconv.Itoa(6+len(keys)/3+int(after.Seconds()))+" env TERM=linux script --quiet --return --command 'stty rows 25 cols 80; exec berth-agent screen' /dev/null") // ended by force
 	return out
 }
 
