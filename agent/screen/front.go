@@ -188,9 +188,8 @@ func (f *front) progress(w, h int) []line {
 	}
 	out := []line{title, nil}
 	var why []line
-	steps := s.Steps
 	if s.Phase == api.Failed {
-		for _, st := range steps {
+		for _, st := range s.Steps {
 			if st.Status == api.Failed {
 				why = append(why, nil)
 				why = append(why, prose(bad, 2, st.Title+": "+st.Text, w)...)
@@ -201,16 +200,15 @@ func (f *front) progress(w, h int) []line {
 			}
 		}
 	}
-	room := max(3, h-len(out)-len(why)-2)
-	out = append(out, stepLines(steps, room)...)
-	out = append(out, why...)
-	if len(s.Console) > 0 && len(out)+2 <= h {
-		out = append(out, nil, pair("Console", strong, s.Console[0]))
+	var where []line
+	if urls := byAddress(s.Console); len(urls) > 0 {
+		where = append(where, nil, pair("Console", strong, urls[0]))
 	}
-	if s.Code != "" && len(out) < h {
-		out = append(out, line{{paper, "  " + pad("Setup code", labelWidth)}, {code, " " + plain(s.Code) + " "}})
+	if s.Code != "" {
+		where = append(where, line{{paper, "  " + pad("Setup code", labelWidth)}, {code, " " + plain(s.Code) + " "}})
 	}
-	return out
+	out = append(out, stepLines(s.Steps, max(3, h-len(out)-len(why)-len(where)))...)
+	return append(append(out, why...), where...)
 }
 
 // stepLines shows as many steps as there is room for, those around the one at work.

@@ -75,6 +75,10 @@ func TestProgressAndFailure(t *testing.T) {
 	x.shows("being set up", "[ ok ] Disks", "[ .. ] Database - making the cluster", "[    ] Health")
 	m.status.Phase = api.Failed
 	m.status.Steps[6] = api.Step{Title: "Database", Status: "failed", Text: "the disk is full", Hint: "give the database disk more room"}
+	m.status.Code = "K7PM-3XQ4"
+	x.later(3 * time.Second)
+	x.shows("https://192.0.2.10:5480/", "K7PM-3XQ4", "<F2> or <C> Set up here") // nothing of it falls off the end
+	m.status.Code = ""
 	x.later(3 * time.Second)
 	x.shows("could not be finished", "[FAIL] Database", "Database: the disk is full", "What to do: give the database disk more room")
 	x.login()

@@ -92,11 +92,15 @@ func (s *setup) build() {
 		}
 		s.items = append(s.items, item{mark + p.Title, about, func() tea.Cmd { return s.open(p) }})
 	}
+	apply := item{"    Apply", "Check everything, then set the appliance up. It takes about half a minute.", func() tea.Cmd { return s.check(true) }}
+	if s.m.front.status.Phase == api.Failed {
+		apply.label, apply.about = "    Try again", "Go on at the step that failed, with the answers as they are here."
+	}
 	s.items = append(s.items,
 		item{"    Look at the network", "Addresses as they are, ping, and looking names up.", func() tea.Cmd { return to(push{newNetwork(s.m)}) }},
 		item{"    Look at the logs", "What the first boot and the services have written.", func() tea.Cmd { return to(push{newLogs(s.m)}) }},
 		item{"    Check", "See everything that is missing or wrong, without changing anything.", func() tea.Cmd { return s.check(false) }},
-		item{"    Apply", "Check everything, then set the appliance up. It takes about half a minute.", func() tea.Cmd { return s.check(true) }},
+		apply,
 		item{"    Back", "The answers are kept until somebody leaves this page.", back})
 }
 
