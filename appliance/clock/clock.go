@@ -23,6 +23,7 @@ import (
 
 	"berth/appliance/durable"
 	"berth/appliance/fault"
+	"berth/appliance/network"
 	"berth/appliance/setting"
 	"berth/appliance/systemd"
 )
@@ -153,19 +154,25 @@ func Zones(root string) ([]string, error) {
 // Apply writes the settings and puts them in force now. It does not wait until the
 // time is right, which may take a minute: Current tells.
 func Apply(ctx context.Context, t setting.Time) error {
+	link, err := os.ReadFile("/" + linkFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot read the settings of the time: %w", err)
+	}
 	changed, err := Write("/", t)
 	if err != nil || !changed {
 		return err
+	}
+	// networkd tells timesyncd which servers the network names.
+	if now, err := os.ReadFile("/" + linkFile); (err == nil) != (link != nil) || !bytes.Equal(now, link) {
+		if err := network.Reload(ctx); err != nil && !fault.Is(err, fault.NotFound) {
+			return err
+		}
 	}
 	units, err := systemd.Open(ctx)
 	if err != nil {
 		return err
 	}
 	defer units.Close()
-	// networkd tells timesyncd which servers the network names.
-	if err := units.Reload(ctx, "systemd-networkd.service"); err != nil {
-		return err
-	}
 	return units.Restart(ctx, timesyncd)
 }
 

@@ -3,10 +3,12 @@ package network
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +22,11 @@ const (
 	toolTime = 15 * time.Second // for networkctl
 	// addressTime is how long an address is waited for: three tries of DHCP.
 	addressTime = 25 * time.Second
+	// beginTime is how long networkd may take to begin with what it has read: until
+	// then the card has its old addresses.
+	beginTime = 300 * time.Millisecond
+	// finishTime is how long what comes after the address is waited for.
+	finishTime = 2 * time.Second
 )
 
 // Apply writes the settings and puts them in force now: networkd reads its files
@@ -49,15 +56,42 @@ func Apply(ctx context.Context, n setting.Network) error {
 	if err := networkctl(ctx, "reload"); err != nil {
 		return err
 	}
-	// With another file networkd has configured the card anew by now. Twice within
-	// milliseconds it must not be: version 252 then drops the address that it got the
-	// first time after it has got it again, and does not notice.
 	if !changed {
+		// networkd has read nothing new, and the card stays as it is. Unless it lacks
+		// something: then it is tried once more.
+		if now, err := currentOf(list[0]); err == nil && len(missing(now, n)) == 0 {
+			return nil
+		}
 		if err := networkctl(ctx, "reconfigure", list[0]); err != nil {
 			return err
 		}
 	}
 	return wait(ctx, list[0], n)
+}
+
+// Reload lets networkd read its files again, and waits until the card is as they
+// say, with an address if it had one before.
+func Reload(ctx context.Context) error {
+	before, err := Current(ctx)
+	if err != nil {
+		return err
+	}
+	if err := networkctl(ctx, "reload"); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, addressTime)
+	defer cancel()
+	if !pause(ctx, beginTime) {
+		return ctx.Err()
+	}
+	until(ctx, func() bool {
+		now, err := currentOf(before.Interface)
+		return err == nil && (now.Address().IsValid() || !before.Address().IsValid())
+	})
+	if before.Source4 != "static" {
+		finish(ctx, before.Interface)
+	}
+	return nil
 }
 
 // free makes sure that nobody else has an address that this machine does not have
@@ -110,15 +144,21 @@ func networkctl(ctx context.Context, args ...string) error {
 func wait(ctx context.Context, device string, n setting.Network) error {
 	ctx, cancel := context.WithTimeout(ctx, addressTime)
 	defer cancel()
+	if !pause(ctx, beginTime) {
+		return ctx.Err()
+	}
 	var state State
 	var err error
-	if until(ctx, func() bool {
+	until(ctx, func() bool {
 		state, err = currentOf(device)
 		return err == nil && (len(missing(state, n)) == 0 || len(state.Duplicates) > 0)
-	}) && len(state.Duplicates) == 0 {
-		return nil
+	})
+	if !n.Static() {
+		finish(ctx, device)
 	}
 	switch {
+	case err == nil && len(missing(state, n)) == 0 && len(state.Duplicates) == 0:
+		return nil
 	case err != nil:
 		return err
 	case len(state.Duplicates) > 0:
@@ -129,6 +169,37 @@ func wait(ctx context.Context, device string, n setting.Network) error {
 	return fault.New(fault.Unavailable, "%s", strings.Join(missing(state, n), "; ")).WithHint("is it the right port group, and does its DHCP server answer?")
 }
 
+// pause waits for a time; false if ctx ends before.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// finish waits until networkd has done all that it wants to do with a card that has
+// DHCP. It must not be told anything new before: version 252, told twice within
+// milliseconds, drops the address that it got first after it has got it again, and
+// does not notice. Without a router it goes on asking for one: that is not waited for.
+func finish(ctx context.Context, device string) {
+	ctx, cancel := context.WithTimeout(ctx, finishTime)
+	defer cancel()
+	until(ctx, func() bool { return settled(ctx, device) })
+}
+
+func settled(ctx context.Context, device string) bool {
+	cmd := exec.CommandContext(ctx, "networkctl", "--json=short", "status", device)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	var link struct{ AdministrativeState string }
+	if err != nil || json.Unmarshal(out, &link) != nil {
+		return true // it is not networkd that has the card
+	}
+	return link.AdministrativeState != "configuring" && link.AdministrativeState != "pending"
+}
+
 // missing says in words which addresses are not there yet.
 func missing(s State, n setting.Network) []string {
 	var all []string
@@ -137,7 +208,8 @@ func missing(s State, n setting.Network) []string {
 			all = append(all, fmt.Sprintf("the card did not take the address %s", p.Addr()))
 		}
 	}
-	if !n.Static() && !s.Address().IsValid() {
+	// An IPv4 address without an end is one from before, which is about to go.
+	if !n.Static() && s.Source4 != "dhcp" && !slices.ContainsFunc(s.Addresses, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
 		all = append(all, "no DHCP server and no router has given an address")
 	}
 	return all
