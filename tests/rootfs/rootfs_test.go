@@ -156,6 +156,32 @@ func TestServicesAreLookedAfter(t *testing.T) {
 	}
 }
 
+// lists are keys of which every line counts. Of any other the sandbox's would be the one that counts, silently.
+var lists = []string{"After", "Requisite", "PartOf", "SystemCallFilter", "RestrictAddressFamilies"}
+
+func TestSandboxOverridesNothing(t *testing.T) {
+	set := map[string]bool{}
+	b, err := os.ReadFile(filepath.Join(tree(t), "usr/lib/berth/sandbox.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if key, _, ok := strings.Cut(line, "="); ok && !strings.HasPrefix(key, "#") && !slices.Contains(lists, key) {
+			set[key] = true
+		}
+	}
+	for _, name := range ours(t, ".service") {
+		if _, err := os.Lstat(filepath.Join(tree(t), units, name+".d", "sandbox.conf")); err != nil {
+			continue
+		}
+		for key := range set {
+			if v := values(t, name, key); len(v) > 0 {
+				t.Errorf("%s has %s=%s, which the sandbox overrides", name, key, v[0])
+			}
+		}
+	}
+}
+
 // The users and groups that units name are made.
 func TestUsersAreMade(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(tree(t), "usr/lib/sysusers.d/berth.conf"))
