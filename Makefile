@@ -53,9 +53,10 @@ ova: image-deps build ova-tool ## the OVA, with its bill of materials, in dist/:
 	@$(SUDO) env COMMIT=$(COMMIT) EPOCH=$$(git log -1 --format=%ct) GOMODCACHE=$$($(GO) env GOMODCACHE) GOROOT=$$($(GO) env GOROOT) \
 		packer/debian/build.sh dist
 
-test-ova: image-deps test-deps ## boot the OVA in dist/ in QEMU, from power-on to docker push: ten minutes (OVA=file RUN=regexp)
+test-ova: image-deps test-deps ## import the OVA in dist/ into vCenter's simulator, and boot it in QEMU, from power-on to docker push: ten minutes (OVA=file RUN=regexp)
 	@mkdir -p dist/test-ova
 	@ova=$(abspath $(or $(OVA),$(shell ls -t dist/berth-*.ova 2>/dev/null | head -1))); [ -f "$$ova" ] || { echo "there is no OVA (make ova)"; exit 1; }; \
+	BERTH_OVA=$$ova $(GO) test -count=1 -v -run TestImportFinished ./ova && \
 	$(SUDO) env BERTH_OVA=$$ova BERTH_OVA_OUT=$(CURDIR)/dist/test-ova $(GO) test -count=1 -v -timeout 60m $(if $(RUN),-run '$(RUN)') ./tests/qemu
 
 packer-check: image-deps ## check the Packer templates, the kickstart file and the scripts without running them

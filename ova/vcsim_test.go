@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -59,8 +60,37 @@ func govc(t *testing.T, url string, args ...string) string {
 
 // The OVA goes through govc import.spec and govc import.ova into vCenter's simulator, in
 // each size, with values that hurt; what arrives is what was typed.
-func TestImport(t *testing.T) {
-	path := built(t)
+func TestImport(t *testing.T) { importAll(t, built(t), "1.2.3", 48) }
+
+// The same with the OVA that BERTH_OVA names, the finished product: make test-ova sets it.
+func TestImportFinished(t *testing.T) {
+	path := os.Getenv("BERTH_OVA")
+	if path == "" {
+		t.Skip("BERTH_OVA names no OVA (make test-ova)")
+	}
+	p, err := archive.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	e, ok := p.First(".ovf")
+	if !ok {
+		t.Fatal("it has no descriptor")
+	}
+	envelope, err := ovf.Unmarshal(e.Reader())
+	if err != nil {
+		t.Fatal(err)
+	}
+	system, err := strconv.ParseInt(envelope.Disk.Disks[0].Capacity, 10, 64)
+	if err != nil || envelope.Disk.Disks[0].CapacityAllocationUnits != nil && *envelope.Disk.Disks[0].CapacityAllocationUnits != "byte" {
+		t.Fatalf("the system disk's capacity: %v, %+v", err, envelope.Disk.Disks[0])
+	}
+	importAll(t, path, envelope.VirtualSystem.Product[0].Version, system>>20)
+}
+
+// importAll imports in each size. systemMiB is the capacity of the first disk.
+func importAll(t *testing.T, path, version string, systemMiB int64) {
+	t.Helper()
 	model := simulator.VPX()
 	defer model.Remove()
 	if err := model.Create(); err != nil {
@@ -75,7 +105,7 @@ func TestImport(t *testing.T) {
 	if err := json.Unmarshal([]byte(govc(t, url, "import.spec", path)), &options); err != nil {
 		t.Fatal(err)
 	}
-	checkSpec(t, options)
+	checkSpec(t, options, version)
 	values := hostile()
 	for i, p := range options.PropertyMapping {
 		if v, ok := values[p.Key]; ok {
@@ -107,12 +137,12 @@ func TestImport(t *testing.T) {
 		if err := vm.Properties(t.Context(), vm.Reference(), []string{"config"}, &got); err != nil {
 			t.Fatal(err)
 		}
-		checkVM(t, got.Config, size, values)
+		checkVM(t, got.Config, size, values, version, systemMiB)
 	}
 }
 
 // checkSpec looks at what govc offers to fill in.
-func checkSpec(t *testing.T, o importer.Options) {
+func checkSpec(t *testing.T, o importer.Options, version string) {
 	t.Helper()
 	all := property.All()
 	if len(o.PropertyMapping) != len(all) {
@@ -123,14 +153,14 @@ func checkSpec(t *testing.T, o importer.Options) {
 			t.Errorf("property %d: %+v, want %s = %q", i, got, p.Name(), p.Default)
 		}
 	}
-	if o.Deployment != "small" || len(o.NetworkMapping) != 1 || o.NetworkMapping[0].Name != "VM Network" || !strings.HasPrefix(o.Annotation, "Berth 1.2.3") {
+	if o.Deployment != "small" || len(o.NetworkMapping) != 1 || o.NetworkMapping[0].Name != "VM Network" || !strings.HasPrefix(o.Annotation, "Berth "+version) {
 		t.Errorf("%+v", o)
 	}
 }
 
-func checkVM(t *testing.T, c *types.VirtualMachineConfigInfo, size descriptor.Size, values map[string]string) {
+func checkVM(t *testing.T, c *types.VirtualMachineConfigInfo, size descriptor.Size, values map[string]string, version string, systemMiB int64) {
 	t.Helper()
-	if c.GuestId != "debian11_64Guest" || c.Version != "vmx-17" || !strings.HasPrefix(c.Annotation, "Berth 1.2.3") {
+	if c.GuestId != "debian11_64Guest" || c.Version != "vmx-17" || !strings.HasPrefix(c.Annotation, "Berth "+version) {
 		t.Errorf("%s %s %q", c.GuestId, c.Version, c.Annotation)
 	}
 	if int(c.Hardware.NumCPU) != size.CPUs || int(c.Hardware.MemoryMB) != size.MemoryMB {
@@ -150,7 +180,7 @@ func checkVM(t *testing.T, c *types.VirtualMachineConfigInfo, size descriptor.Si
 			kinds["cdrom"]++
 		}
 	}
-	if len(disks) != 4 || disks[0] != 48 || disks[1] != 100<<10 || disks[2] != 20<<10 || disks[3] != 10<<10 {
+	if len(disks) != 4 || disks[0] != systemMiB || disks[1] != 100<<10 || disks[2] != 20<<10 || disks[3] != 10<<10 {
 		t.Errorf("disks of %d MiB", disks)
 	}
 	if kinds["pvscsi"] != 1 || kinds["vmxnet3"] != 1 || kinds["cdrom"] != 1 {
@@ -171,7 +201,7 @@ func checkVM(t *testing.T, c *types.VirtualMachineConfigInfo, size descriptor.Si
 			t.Errorf("%s arrived as %.80q (%s, %s)", p.Name(), v.Value, v.Label, v.Category)
 		}
 	}
-	if app.Product[0].Name != "Berth" || app.Product[0].Version != "1.2.3" {
+	if app.Product[0].Name != "Berth" || app.Product[0].Version != version {
 		t.Errorf("%+v", app.Product[0])
 	}
 }
