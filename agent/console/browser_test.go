@@ -33,7 +33,7 @@ func chromium(t testing.TB) *tab {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
-		t.Skip("SKIP browser: chromium is not installed")
+		t.Skip("chromium is not installed (make test-deps)")
 	}
 	toR, toW, err := os.Pipe()
 	if err != nil {

@@ -45,7 +45,7 @@ type appliance struct {
 func (a *appliance) About(context.Context) (api.About, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return api.About{Product: "Berth", Phase: a.setup.Phase, Code: a.setup.Phase != api.Ready}, nil
+	return api.About{Product: "Berth", Phase: a.setup.Phase, Code: a.setup.Phase != api.Ready && !a.installed}, nil
 }
 func (a *appliance) Status(context.Context) (api.Status, error)      { return a.status, nil }
 func (a *appliance) Services(context.Context) ([]api.Service, error) { return a.services, a.silent }
@@ -356,7 +356,7 @@ func TestProgressFailureRetryResult(t *testing.T) {
 	b.get("/setup/network").is(200, "/setup/network")
 	// At a later boot there are no answers any more.
 	a.installed = true
-	b.get("/setup/progress").post("/setup/retry").is(200, "/setup/progress")
+	b.get("/setup/progress").hides("Change the answers").post("/setup/retry").is(200, "/setup/progress")
 	if !slices.Equal(a.did, []string{"restart berth-firstboot"}) {
 		t.Errorf("did %q", a.did)
 	}

@@ -24,14 +24,14 @@ func (c *console) home(v *visit) error {
 		return err
 	}
 	switch {
-	case about.Phase == api.Waiting:
+	case about.Phase == api.Waiting && about.Code:
 		return v.redirect("/setup/network")
 	case v.session.User == session.Setup && about.Phase == api.Ready:
 		return v.redirect("/setup/result")
 	case v.session.User == session.Setup:
 		return v.redirect("/setup/progress")
 	}
-	return c.summary(v)
+	return c.summary(v, about)
 }
 
 // summaryBody is the appliance at a glance.
@@ -41,14 +41,15 @@ type summaryBody struct {
 	Disks        []api.Disk
 	Certificates api.Certificates
 	Login        string
+	Open         bool // the setup has not been finished: there are answers to change
 	// Silent are the parts that could not be asked, with the reasons.
 	Silent []string
 }
 
 // summary shows what there is: a part that does not answer is named, and hides
 // none of the others.
-func (c *console) summary(v *visit) error {
-	var b summaryBody
+func (c *console) summary(v *visit, about api.About) error {
+	b := summaryBody{Open: about.Code}
 	var err error
 	if b.Status, err = c.Agent.Status(v.ctx); err != nil {
 		return err
@@ -161,6 +162,7 @@ type progressBody struct {
 	// from where it is.
 	Moves string
 	Done  int
+	Open  bool // there are answers to change
 }
 
 func (c *console) progress(v *visit) error {
@@ -168,11 +170,15 @@ func (c *console) progress(v *visit) error {
 	if err != nil {
 		return err
 	}
+	about, err := c.Agent.About(v.ctx)
+	if err != nil {
+		return err
+	}
 	part := v.r.URL.Query().Get("part") != ""
 	if known.Phase == api.Ready && !part {
 		return v.redirect("/setup/result")
 	}
-	b := progressBody{Setup: known, Moves: movedTo(v.r.URL.Query().Get("to"))}
+	b := progressBody{Setup: known, Open: about.Code, Moves: movedTo(v.r.URL.Query().Get("to"))}
 	for _, s := range known.Steps {
 		if s.Status == "done" {
 			b.Done++

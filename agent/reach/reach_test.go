@@ -14,7 +14,7 @@ func TestPingThisMachine(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1", "::1", "localhost"} {
 		got, err := reach.Ping(t.Context(), addr)
 		if errors.Is(err, os.ErrPermission) {
-			t.Skip("SKIP ping: raw sockets are for root")
+			t.Skip("raw sockets are for root")
 		}
 		if err != nil && strings.Contains(err.Error(), "cannot assign") {
 			t.Logf("%s is not configured here", addr)

@@ -154,7 +154,6 @@ func newProgress(m *Model) page {
 					return home{}
 				})
 			}},
-			{"Change the answers", "Go through the pages of the setup again.", func() tea.Cmd { return to(push{newSetup(m)}) }},
 			{"Back", "", back},
 		}
 	}

@@ -13,7 +13,8 @@ function progress(live) {
 			}
 			if (!answer.ok) throw new Error(answer.statusText);
 			const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-			live.replaceChildren(...page.body.childNodes);
+			// What is the same is left alone: it would be read aloud again and again.
+			if (page.body.textContent.trim() !== live.textContent.trim()) live.replaceChildren(...page.body.childNodes);
 			silent = 0;
 		} catch {
 			silent++;
