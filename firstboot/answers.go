@@ -18,7 +18,6 @@ package firstboot
 
 import (
 	"errors"
-	"slices"
 
 	"berth/appliance/diskrole"
 	"berth/appliance/fault"
@@ -130,15 +129,4 @@ func Faults(err error) []Fault {
 		one.Text = err.Error() // somebody has said more about it
 	}
 	return []Fault{one}
-}
-
-// names are the certificate's, the one that users are told first.
-func (a *Answers) names() []string {
-	var names []string
-	for _, n := range append(slices.Clone(a.Settings.Hostnames), a.Settings.Network.Hostname) {
-		if n != "" && !slices.Contains(names, n) {
-			names = append(names, n)
-		}
-	}
-	return names
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -112,14 +111,4 @@ func rescan(device string, number uint64) {
 		return
 	}
 	_ = os.WriteFile(filepath.Join(sysfs(number), "device", "rescan"), []byte("1"), 0)
-}
-
-// RescanHosts lets the SCSI controllers look for disks that were attached since.
-func RescanHosts() {
-	hosts, _ := filepath.Glob("/sys/class/scsi_host/host*/scan")
-	for _, h := range hosts {
-		if strings.HasPrefix(h, "/sys/") {
-			_ = os.WriteFile(h, []byte("- - -"), 0)
-		}
-	}
 }

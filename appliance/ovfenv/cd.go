@@ -85,12 +85,13 @@ func (c *cd) Document(ctx context.Context) ([]byte, error) {
 // Scrub opens the drive, so that the CD cannot be read any more; vSphere then counts
 // it as disconnected.
 func (c *cd) Scrub(context.Context, []byte, []string) error {
-	const eject = 0x5309 // CDROMEJECT, linux/cdrom.h
+	const eject, lockDoor = 0x5309, 0x5329 // CDROMEJECT, CDROM_LOCKDOOR: linux/cdrom.h
 	f, err := os.OpenFile(c.device, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("cannot eject the CD: %w", err)
 	}
 	defer f.Close()
+	_ = unix.IoctlSetInt(int(f.Fd()), lockDoor, 0) // udev locks it; a drive without a lock has nothing to undo
 	if err := unix.IoctlSetInt(int(f.Fd()), eject, 0); err != nil {
 		return fmt.Errorf("cannot eject the CD in %s: %w", c.device, err)
 	}

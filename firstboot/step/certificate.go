@@ -21,9 +21,9 @@ const keyGroup = "berth-registry"
 // for every name and address that the machine has.
 func (m Machine) certificate(_ context.Context, w *firstboot.Work) (string, error) {
 	s := w.Answers.Settings
-	names := Names(s)
+	all := names(s)
 	if a := w.Answers; a.Certificate != "" {
-		r, err := cert.Supply(s.TLS(), a.Certificate, a.Chain, a.PrivateKey.Reveal(), a.KeyPassphrase, cert.KeyGroup(keyGroup), cert.ForNames(names...))
+		r, err := cert.Supply(s.TLS(), a.Certificate, a.Chain, a.PrivateKey.Reveal(), a.KeyPassphrase, cert.KeyGroup(keyGroup), cert.ForNames(all...))
 		if err != nil {
 			return "", err
 		}
@@ -32,7 +32,7 @@ func (m Machine) certificate(_ context.Context, w *firstboot.Work) (string, erro
 		}
 		return "the one that was given, SHA-256 " + cert.Fingerprint(r.Certificate), nil
 	}
-	r, err := cert.Ensure(s.TLS(), names, cert.KeyGroup(keyGroup))
+	r, err := cert.Ensure(s.TLS(), all, cert.KeyGroup(keyGroup))
 	if err != nil {
 		return "", err
 	}
@@ -44,19 +44,20 @@ func (m Machine) certificate(_ context.Context, w *firstboot.Work) (string, erro
 	return "SHA-256 " + cert.Fingerprint(r.Certificate), nil
 }
 
-// Names are what the certificate is for: the names of the settings, the machine's
+// names are what the certificate is for: the names of the settings, the machine's
 // own, and its addresses.
-func Names(s setting.Settings) []string {
-	names := append(slices.Clone(s.Hostnames), s.Network.Hostname)
-	if host, err := os.Hostname(); err == nil {
-		names = append(names, host)
+func names(s setting.Settings) []string {
+	all := append(slices.Clone(s.Hostnames), s.Network.Hostname)
+	// A machine's odd own name must not spoil the certificate.
+	if host, err := os.Hostname(); err == nil && firstboot.CheckHostname(host) == nil {
+		all = append(all, host)
 	}
 	if list, err := net.InterfaceAddrs(); err == nil {
 		for _, a := range list {
 			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().IsGlobalUnicast() {
-				names = append(names, p.Addr().String())
+				all = append(all, p.Addr().String())
 			}
 		}
 	}
-	return slices.DeleteFunc(names, func(n string) bool { return n == "" || n == "localhost" || n == "(none)" })
+	return slices.DeleteFunc(all, func(n string) bool { return n == "" || n == "localhost" || n == "(none)" })
 }

@@ -86,9 +86,9 @@ func resetPassword(ctx context.Context, password secret.Text) error {
 // inItsWords makes berth's own words the fault's.
 func inItsWords(err error) error {
 	if errors.As(err, new(*exec.ExitError)) {
-		_, text, _ := strings.Cut(err.Error(), "berth: ")
+		_, text, ok := strings.Cut(err.Error(), ": berth: ") // behind the program's path and its exit status
 		text, hint, _ := strings.Cut(text, ";   hint: ")
-		if text != "" {
+		if ok {
 			return fault.New(fault.Unavailable, "%s", strings.TrimRight(text, "; ")).WithHint("%s", hint)
 		}
 	}
