@@ -39,10 +39,10 @@ func (e *engine) gather(ctx context.Context) (ready bool, err error) {
 		e.answers, e.id = f.Answers, f.ID
 	case errors.Is(err, fs.ErrNotExist):
 		if faults, err = e.properties(ctx); err != nil {
-			return false, err
+			return false, e.fail(nil, err)
 		}
 	default:
-		return false, err
+		return false, e.fail(nil, err)
 	}
 	understood := faults
 	for _, f := range Faults(e.answers.Check()) {
@@ -225,6 +225,13 @@ func sumOf(p property.Property, v string) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// damaged says of a file with secrets that it cannot be read, and nothing of what is
+// in it.
+func damaged(dir, name string) error {
+	path := filepath.Join(dir, name)
+	return fault.New(fault.Internal, "cannot use %s: the file is damaged", path).WithHint("remove it, restart berth-firstboot, and give the answers again")
+}
+
 // loadImported gives the values of the import while the first boot lasts.
 func loadImported(dir string) (imported, error) {
 	var f imported
@@ -236,7 +243,7 @@ func loadImported(dir string) (imported, error) {
 		err = json.Unmarshal(b, &f)
 	}
 	if err != nil {
-		return imported{}, errors.New("cannot use the imported properties: the file is damaged") // it has secrets in it
+		return imported{}, damaged(dir, propertiesFile) // its text has secrets in it
 	}
 	return f, nil
 }

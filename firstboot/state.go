@@ -198,7 +198,7 @@ func loadAnswers(dir string) (stored, error) {
 		return f, fmt.Errorf("cannot read the answers: %w", err)
 	}
 	if err := json.Unmarshal(b, &f); err != nil {
-		return f, errors.New("cannot use the answers: the file is damaged") // its text may hold secrets
+		return f, damaged(dir, answersFile)
 	}
 	for name, s := range f.Answers.secrets() {
 		*s = secret.Text(f.Secrets[name])
