@@ -364,3 +364,15 @@ func answers(b *rig) bool {
 	_, out, _ := b.run("status")
 	return strings.Contains(out, "first boot")
 }
+
+// Answers come from files that people write.
+func FuzzParseAnswers(f *testing.F) {
+	f.Add("network.hostname=berth.example.com\n# a comment\ndisks.data=/dev/sdb\n\nappliance.root_password= a=b \r\n")
+	f.Add("no answer")
+	f.Fuzz(func(t *testing.T, text string) {
+		a, err := parseAnswers(text)
+		if err == nil && len(a.Values)+len(a.Disks) > strings.Count(text, "=") {
+			t.Errorf("%q became %+v", text, a)
+		}
+	})
+}

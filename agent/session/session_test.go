@@ -85,8 +85,9 @@ func TestSessionLives(t *testing.T) {
 
 func TestSessionEnds(t *testing.T) {
 	t.Parallel()
-	s, _, _, _ := setup(t)
+	s, _, c, _ := setup(t)
 	login := func(user string) (*session.Session, *http.Request) {
+		c.now = c.now.Add(time.Second)
 		made, err := s.Login(t.Context(), user, secret.Text(user+"-secret"), "192.0.2.1")
 		if err != nil {
 			t.Fatal(err)
@@ -97,12 +98,12 @@ func TestSessionEnds(t *testing.T) {
 	keep, b := login("admin")
 	_, root := login("root")
 	s.EndAll("admin", keep)
-	for i, c := range []struct {
+	for i, one := range []struct {
 		r    *http.Request
 		want bool
 	}{{a, false}, {b, true}, {root, true}} {
-		if _, ok := s.Of(c.r); ok != c.want {
-			t.Errorf("session %d: %v, want %v", i, ok, c.want)
+		if _, ok := s.Of(one.r); ok != one.want {
+			t.Errorf("session %d: %v, want %v", i, ok, one.want)
 		}
 	}
 	w := httptest.NewRecorder()

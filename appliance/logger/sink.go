@@ -43,11 +43,16 @@ type Sink struct {
 
 // NewSink makes a sink for the socket at path. Run sends.
 func NewSink(path string) *Sink {
+	return &Sink{path: path, host: hostname(), pid: strconv.Itoa(os.Getpid()), wake: make(chan struct{}, 1)}
+}
+
+// hostname is the machine's; "" if it has none.
+func hostname() string {
 	host, err := os.Hostname()
 	if err != nil {
-		host = ""
+		return ""
 	}
-	return &Sink{path: path, host: host, pid: strconv.Itoa(os.Getpid()), wake: make(chan struct{}, 1)}
+	return host
 }
 
 // Send gives a message to the log service, soon. Host, PID and facility are
@@ -123,6 +128,7 @@ func (s *Sink) Run(ctx context.Context) error {
 func (s *Sink) take(empty []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.host = hostname() // it changes: the agent runs before the machine has its name
 	if s.dropped > 0 {
 		n := s.dropped
 		s.dropped = 0
