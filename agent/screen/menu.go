@@ -130,9 +130,7 @@ func newProgress(m *Model) page {
 	l.intro = func(w int) []line {
 		s := m.front.status
 		var out []line
-		for _, x := range stepLines(s.Steps, 14) {
-			out = append(out, x)
-		}
+		out = append(out, stepLines(s.Steps, 14)...)
 		for _, st := range s.Steps {
 			if st.Status == api.Failed {
 				out = append(out, nil)

@@ -61,15 +61,6 @@ func (l line) render(w int, paper lipgloss.Style) string {
 	return b.String()
 }
 
-// width is how many columns the line takes: every rune is one wide (see plain).
-func (l line) width() int {
-	n := 0
-	for _, s := range l {
-		n += len([]rune(s.text))
-	}
-	return n
-}
-
 // plain makes text from elsewhere harmless and one column a rune: what would
 // steer the terminal becomes a space, and what the console's font does not have a
 // question mark. Messages in the log are written by strangers.
