@@ -55,7 +55,8 @@ func parseKey(block *pem.Block, passphrase secret.Text) (crypto.Signer, error) {
 
 // decryptBlock gives a key's DER in clear, and its kind.
 func decryptBlock(block *pem.Block, passphrase secret.Text) (der []byte, kind string, err error) {
-	legacy := x509.IsEncryptedPEMBlock(block) //nolint:staticcheck // weak, but people have such files
+	//lint:ignore SA1019 it is weak, but people have such files
+	legacy := x509.IsEncryptedPEMBlock(block)
 	if !legacy && block.Type != "ENCRYPTED PRIVATE KEY" {
 		return block.Bytes, block.Type, nil
 	}
@@ -63,7 +64,8 @@ func decryptBlock(block *pem.Block, passphrase secret.Text) (der []byte, kind st
 		return nil, "", fault.New(fault.Invalid, "the private key is encrypted, and its passphrase is missing").On("key_passphrase")
 	}
 	if legacy {
-		der, err = x509.DecryptPEMBlock(block, []byte(passphrase.Reveal())) //nolint:staticcheck // as above
+		//lint:ignore SA1019 as above
+		der, err = x509.DecryptPEMBlock(block, []byte(passphrase.Reveal()))
 		kind = block.Type
 	} else {
 		der, err = decryptPKCS8(block.Bytes, passphrase)
