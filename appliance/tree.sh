@@ -16,9 +16,11 @@ flock -w 600 9 || { echo "tree.sh: somebody else has been making $tree for ten m
 
 stamp=$({ echo "$base"; stat -c %Y "$base"; cd "$here/rootfs" && find . | sort; cat "$here/install.sh"; } | sha256sum)
 if [ ! -d "$tree" ] || [ "$(cat "$tree.stamp" 2>/dev/null)" != "$stamp" ]; then
-	rm -rf --one-file-system "$tree" "$tree.new"
 	rm -f "$tree.stamp"
+	rm -rf --one-file-system "$tree.new" "$tree.old"
 	cp -a --reflink=auto "$base" "$tree.new"
+	# Tests may be running machines over the one that there was: it stays until the next time.
+	[ ! -e "$tree" ] || mv "$tree" "$tree.old"
 	mv "$tree.new" "$tree"
 	"$here/install.sh" "$tree" "$binaries"
 	echo "$stamp" >"$tree.stamp"
