@@ -17,7 +17,7 @@ FUZZ_TIME     ?= 10s
 # What the tests drive or need, as Debian packages.
 TEST_PACKAGES_DEBIAN = postgresql docker.io podman skopeo buildah containerd runc \
 	iproute2 openssl ca-certificates procps slapd prometheus rsyslog rsyslog-openssl systemd-journal-remote chromium \
-	qemu-utils shellcheck packer openssh-client systemd-container nftables dnsmasq-base e2fsprogs xorriso
+	qemu-utils shellcheck packer openssh-client systemd-container nftables dnsmasq-base e2fsprogs xorriso python3-minimal
 
 # What building the image drives (docs/building.md).
 IMAGE_PACKAGES_DEBIAN = debootstrap e2fsprogs dosfstools mtools fdisk grub-common grub-pc-bin grub-efi-amd64-bin \

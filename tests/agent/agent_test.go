@@ -327,14 +327,14 @@ func ssh(a appliance) {
 	if err := a.answers("22"); err == nil {
 		a.t.Error("sshd runs unasked")
 	}
-	s := ask[api.SSH](a, "ssh", "on", "--hours", "0.008")
+	s := ask[api.SSH](a, "ssh", "on", "--hours", "0.01")
 	if !s.Enabled || s.Until.IsZero() || len(s.Fingerprints) == 0 {
 		a.t.Errorf("%+v", s)
 	}
 	if err := a.answers("22"); err != nil {
 		a.t.Errorf("it is on, and yet: %v", err)
 	}
-	a.Wait(a.t, "SSH ends", time.Minute, func() error {
+	a.Wait(a.t, "SSH ends", 2*time.Minute, func() error {
 		if err := a.answers("22"); err == nil {
 			return errors.New("it answers")
 		}

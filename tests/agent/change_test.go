@@ -88,9 +88,10 @@ func disks(a appliance) {
 	}
 	// A little room is not enough: else each deletion would open it for one push.
 	a.Command(a.t, "truncate", "-s", fmt.Sprint(filler-int64(d.Disks[i].Bytes)/100*2), "/storage/data/filler")
-	time.Sleep(4 * time.Second) // two looks at the disks: nothing may happen meanwhile
-	if code, _ := a.push(); code < 400 {
-		a.t.Errorf("it is open again too early: %d", code)
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); { // two looks at the disks
+		if code, _ := a.push(); code < 400 {
+			a.t.Fatalf("it is open again too early: %d", code)
+		}
 	}
 	a.Command(a.t, "rm", "/storage/data/filler")
 	a.Wait(a.t, "the registry takes pushes again", 20*time.Second, func() error {
