@@ -93,7 +93,7 @@ func (f *field) insert(s string) {
 }
 
 // show gives the field's box, w columns wide, and the cursor's column in it.
-func (f *field) show(w int, focused bool) (string, int) {
+func (f *field) show(w int) (string, int) {
 	if f.choices != nil {
 		var parts []string
 		for _, c := range f.choices {
@@ -307,7 +307,7 @@ func (f *form) inputs(w int) (out []line, cursor *tea.Cursor, from, to int) {
 	box := max(10, min(48, w-labels-6))
 	for i, x := range f.fields {
 		focused := i == f.focus
-		text, col := x.show(box, focused)
+		text, col := x.show(box)
 		ink, label := paper, paper
 		if focused {
 			label, ink = strong, entry

@@ -18,7 +18,7 @@ func newSSH(m *Model) page {
 		s   api.SSH
 		err error
 	}
-	state := seen{err: context.DeadlineExceeded}
+	var state seen
 	known := false
 	l := &list{m: m, heading: "SSH"}
 	set := func(label, about string, on bool, hours float64, done string) item {
