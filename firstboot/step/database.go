@@ -108,7 +108,7 @@ func (m Machine) cluster(ctx context.Context) (made bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := m.Systemd.Start(ctx, "berth-postgres.service"); err != nil {
+	if err := m.start(ctx, database); err != nil {
 		return false, err
 	}
 	return made, makeRole(ctx)

@@ -37,8 +37,8 @@ func (m Machine) All() []firstboot.Step {
 		{Name: "access", Title: "Set up firewall and SSH", Limit: 2 * time.Minute, Apply: m.access},
 		{Name: "time", Title: "Set up the time", Limit: time.Minute, Apply: m.time},
 		{Name: "certificate", Title: "Make the certificate", Limit: time.Minute, Apply: m.certificate},
-		{Name: "database", Title: "Prepare the database", Limit: 10 * time.Minute, Apply: m.database},
-		{Name: "services", Title: "Start the services", Limit: 5 * time.Minute, EveryBoot: true, Apply: m.services},
+		{Name: "database", Title: "Prepare the database", Limit: time.Hour, Apply: m.database},
+		{Name: "services", Title: "Start the services", Limit: time.Hour, EveryBoot: true, Apply: m.services},
 	}
 }
 

@@ -324,3 +324,22 @@ func TestStaticAddresses(t *testing.T) {
 	phase(t, m, firstboot.Ready)
 	reach(443)
 }
+
+// A service that does not come up is a failure with its name, although systemd starts it again and again; once it can, the
+// engine goes on there.
+func TestServiceThatDoesNotStart(t *testing.T) {
+	t.Parallel()
+	const dropIn = "etc/systemd/system/berth-core.service.d/broken.conf"
+	m := boot.Start(t, boot.Options{Environment: passwords("network.hostname", "berth.berth.test"), Files: map[string]string{dropIn: "[Service]\nExecStart=\nExecStart=/bin/false\n"}})
+	s := phase(t, m, firstboot.Failed)
+	if f, ok := s.Failure(); !ok || f.Name != "services" || !strings.Contains(f.Text, "berth-core") || f.Hint == "" {
+		t.Errorf("the state is %+v", s)
+	}
+	m.Command(t, "rm", "/"+dropIn)
+	m.Command(t, "systemctl", "daemon-reload")
+	m.Command(t, "systemctl", "restart", "berth-firstboot.service")
+	if s = phase(t, m, firstboot.Ready); !s.Done() {
+		t.Errorf("the state is %+v", s)
+	}
+	keptNoSecrets(t, m)
+}
