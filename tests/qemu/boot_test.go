@@ -40,7 +40,7 @@ func TestBootsWithoutAnEnvironment(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := qemu.New(t, qemu.Options{UEFI: uefi})
 			m.Start(t)
-			m.Wait(t, "login prompt on the serial line", 6*time.Minute, m.Says("login:"))
+			m.Wait(t, "login prompt on the serial line", 12*time.Minute, m.Says("login:"))
 			m.Wait(t, "the screen on tty1", time.Minute, m.Shows)
 			m.Picture(t, "waiting")
 			m.Shutdown(t)
@@ -69,9 +69,9 @@ func TestFromPowerOnToPush(t *testing.T) {
 	m.SetEnvironment(properties(ssh))
 	began := time.Now()
 	m.Start(t)
-	m.Wait(t, "the console at :5480", 6*time.Minute, m.Answers(console, "200", "303"))
+	m.Wait(t, "the console at :5480", 12*time.Minute, m.Answers(console, "200", "303"))
 	m.Picture(t, "first-boot")
-	m.Wait(t, "the registry", 6*time.Minute, m.Answers(registry, "401"))
+	m.Wait(t, "the registry", 12*time.Minute, m.Answers(registry, "401"))
 	t.Logf("%6.1fs  from power-on to the registry", time.Since(began).Seconds())
 	m.Picture(t, "ready")
 	c := newClient(t, m)
@@ -88,7 +88,7 @@ func TestFromPowerOnToPush(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.Start(t)
-	m.Wait(t, "the registry after a power cut, without the CD", 6*time.Minute, m.Answers(registry, "401"))
+	m.Wait(t, "the registry after a power cut, without the CD", 12*time.Minute, m.Answers(registry, "401"))
 	m.Picture(t, "after-power-cut")
 	c.pull(t, image)
 	c.push(t, "library/second:1")
@@ -96,7 +96,7 @@ func TestFromPowerOnToPush(t *testing.T) {
 	// A hard reset, as by vSphere's button.
 	m.Do(t, "system_reset", nil)
 	time.Sleep(2 * time.Second)
-	m.Wait(t, "the registry after a reset", 6*time.Minute, m.Answers(registry, "401"))
+	m.Wait(t, "the registry after a reset", 12*time.Minute, m.Answers(registry, "401"))
 	c.pull(t, image)
 
 	t.Run("disks grow", func(t *testing.T) { grow(t, m, ssh) })
