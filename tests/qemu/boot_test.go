@@ -65,7 +65,7 @@ func TestBootMenuIsLocked(t *testing.T) {
 // the power is cut; then a disk grows.
 func TestFromPowerOnToPush(t *testing.T) {
 	m := qemu.New(t, qemu.Options{})
-	ssh := m.NewSSH(t)
+	c, ssh := newClient(t, m), m.NewSSH(t)
 	m.SetEnvironment(properties(ssh))
 	began := time.Now()
 	m.Start(t)
@@ -74,7 +74,7 @@ func TestFromPowerOnToPush(t *testing.T) {
 	m.Wait(t, "the registry", 12*time.Minute, m.Answers(registry, "401"))
 	t.Logf("%6.1fs  from power-on to the registry", time.Since(began).Seconds())
 	m.Picture(t, "ready")
-	c := newClient(t, m)
+	c.login(t)
 	image := c.push(t, "library/first:1")
 	t.Logf("%6.1fs  from power-on to a pushed image", time.Since(began).Seconds())
 
@@ -158,17 +158,24 @@ type client struct {
 	digest map[string]string
 }
 
+// newClient starts the daemon; the VM need not be there yet.
 func newClient(t *testing.T, m *qemu.Machine) *client {
 	t.Helper()
 	berthtest.Program(t, "docker")
-	d, err := berthtest.StartDocker(m.Namespace)
+	d, err := berthtest.StartDocker("ip", "netns", "exec", m.Namespace)
 	if err != nil {
 		t.Fatalf("dockerd: %v", err)
 	}
 	t.Cleanup(d.Stop)
 	sh := berthtest.NewShell(t, d.Host())
 	sh.Env = append(sh.Env, "DOCKER_CONFIG="+sh.Dir)
-	c := &client{m: m, sh: sh, digest: map[string]string{}}
+	return &client{m: m, sh: sh, digest: map[string]string{}}
+}
+
+// login fetches the CA and logs in.
+func (c *client) login(t *testing.T) {
+	t.Helper()
+	m, sh := c.m, c.sh
 	// The CA, from the page that everybody may read, where Docker's manual wants it.
 	ca := m.Command(t, sh, "curl", "--silent", "--fail", "--insecure", console+"ca.crt")
 	dir := filepath.Join("/etc/docker/certs.d", qemu.Address)
@@ -187,7 +194,6 @@ func newClient(t *testing.T, m *qemu.Machine) *client {
 		t.Fatalf("with the CA: %s, %v", status, err)
 	}
 	sh.Input(t, adminPassword, "docker", "login", qemu.Address, "--username", "admin", "--password-stdin")
-	return c
 }
 
 // push makes an image with 4 MiB of its own and pushes it.
