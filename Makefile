@@ -53,7 +53,7 @@ ova: image-deps build ova-tool ## the OVA, with its bill of materials, in dist/:
 	@$(SUDO) env COMMIT=$(COMMIT) EPOCH=$$(git log -1 --format=%ct) GOMODCACHE=$$($(GO) env GOMODCACHE) GOROOT=$$($(GO) env GOROOT) \
 		packer/debian/build.sh dist
 
-test-ova: image-deps test-deps ## import the OVA in dist/ into vCenter's simulator, and boot it in QEMU, from power-on to docker push: ten minutes (OVA=file RUN=regexp)
+test-ova: image-deps test-deps ## import the OVA in dist/ into vCenter's simulator, and boot it in QEMU, from power-on to docker push: fifteen minutes (OVA=file RUN=regexp)
 	@mkdir -p dist/test-ova
 	@ova=$(abspath $(or $(OVA),$(shell ls -t dist/berth-*.ova 2>/dev/null | head -1))); [ -f "$$ova" ] || { echo "there is no OVA (make ova)"; exit 1; }; \
 	BERTH_OVA=$$ova $(GO) test -count=1 -v -run TestImportFinished ./ova && \
