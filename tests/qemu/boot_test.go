@@ -162,7 +162,7 @@ type client struct {
 func newClient(t *testing.T, m *qemu.Machine) *client {
 	t.Helper()
 	berthtest.Program(t, "docker")
-	d, err := berthtest.StartDocker("ip", "netns", "exec", m.Namespace)
+	d, err := berthtest.StartDocker("nsenter", "--net=/run/netns/"+m.Namespace) // not ip-netns exec, whose own /sys has no cgroups
 	if err != nil {
 		t.Fatalf("dockerd: %v", err)
 	}
