@@ -130,6 +130,17 @@ func TestBrokenSettings(t *testing.T) {
 	if _, err := b.client.SetNames(t.Context(), nil); !fault.Is(err, fault.Precondition) {
 		t.Errorf("%v", err)
 	}
+	// A configuration that was exported takes their place.
+	if _, err := b.client.ApplyConfiguration(t.Context(), "trash_days: -9\n"); !fault.Is(err, fault.Invalid) {
+		t.Errorf("%v", err)
+	}
+	d, err := b.client.ApplyConfiguration(t.Context(), "network:\n  hostname: berth.example.com\ntrash_days: 3\n")
+	if err != nil || !d.Done {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if s := b.settings(); s.TrashDays != 3 || s.Network.Hostname != "berth.example.com" || s.Data != setting.DataMount {
+		t.Errorf("%+v", s)
+	}
 }
 
 func TestPower(t *testing.T) {

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -93,7 +94,7 @@ func merge(now setting.Settings, text string) (setting.Settings, error) {
 func (m *Machine) Validate(_ context.Context, text string) (api.Applied, error) {
 	now, err := m.Settings()
 	if err != nil {
-		return api.Applied{}, broken(err)
+		now = setting.Appliance() // as mend begins
 	}
 	wanted, err := merge(now, text)
 	if err != nil {
@@ -102,8 +103,12 @@ func (m *Machine) Validate(_ context.Context, text string) (api.Applied, error) 
 	return plan(now, wanted)
 }
 
-// Apply applies what is different in a configuration, and nothing else.
+// Apply applies what is different in a configuration, and nothing else. Where the
+// present settings cannot be read any more, the configuration takes their place.
 func (m *Machine) Apply(ctx context.Context, text string) (api.Applied, error) {
+	if _, err := m.Settings(); err != nil {
+		return m.mend(ctx, text)
+	}
 	return m.change(ctx, func(s *setting.Settings) error {
 		wanted, err := merge(*s, text)
 		if err != nil {
@@ -112,4 +117,32 @@ func (m *Machine) Apply(ctx context.Context, text string) (api.Applied, error) {
 		*s = wanted
 		return nil
 	})
+}
+
+// mend replaces settings that are broken. What follows from them is done as far as
+// it can be; the network stays as it is until the next boot, for nobody knows from
+// what it would be a change.
+func (m *Machine) mend(ctx context.Context, text string) (api.Applied, error) {
+	m.settings.Lock()
+	defer m.settings.Unlock()
+	base := setting.Appliance()
+	wanted, err := merge(base, text)
+	if err != nil {
+		return api.Applied{}, err
+	}
+	done, err := plan(base, wanted)
+	if err != nil {
+		return done, err
+	}
+	if err := m.write(wanted); err != nil {
+		return api.Applied{}, err
+	}
+	done.Actions = []string{"replace the settings, which could not be read"}
+	var all []error
+	for _, s := range steps {
+		done.Actions = append(done.Actions, s.title)
+		all = append(all, s.do(m, ctx, wanted))
+	}
+	done.Done = true
+	return done, errors.Join(append(all, m.restart(ctx, restarts(done.Changes)))...)
 }

@@ -64,7 +64,7 @@ func (m *Machine) change(ctx context.Context, f func(*setting.Settings) error) (
 
 func broken(err error) error {
 	return fault.Wrap(fault.Precondition, err, "the settings in %s cannot be used", setting.File).
-		WithHint("berth check-config names every fault in them; mend the file as root, or bring it back from the export of a configuration")
+		WithHint("berth check-config names every fault in them; mend the file as root, or apply a configuration that was exported (berth-agent config apply FILE)")
 }
 
 // plan compares settings, and says what would follow. Its errors are all that is
