@@ -225,6 +225,7 @@ func TestReadOnlyFile(t *testing.T) {
 	r := berthtest.NewRegistry("https://"+m.Address().String(), administrator, m.Client(nil))
 	i := berthtest.NewImage(1, 1000)
 	r.PushImage(t, "library/app", "1", i)
+	m.Command(t, "systemctl", "stop", "berth-agent.service") // it takes the file away again, for the disk is not full
 	if _, err := m.Input("the data disk is 97 % full\n", "tee", "/run/berth/read-only"); err != nil {
 		t.Fatal(err)
 	}
