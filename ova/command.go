@@ -1,21 +1,17 @@
 package ova
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"berth/appliance/cli"
 	"berth/appliance/diskrole"
 	"berth/appliance/fault"
 	"berth/appliance/property"
@@ -24,67 +20,20 @@ import (
 	"berth/ova/lint"
 )
 
-// The exit codes.
-const (
-	exitOK     = 0
-	exitFailed = 1 // it did not work, or the linter has found errors
-	exitUsage  = 2 // the command line is wrong, or names a file that is
-)
-
-// errFound says that the linter has said why.
-var errFound = errors.New("the linter has found something")
-
 // Main runs one command and gives its exit code.
 func Main(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	root := &cobra.Command{
 		Use:   "ova",
 		Short: "Make, check and take apart the appliance's OVA",
 		Long: "ova makes the appliance's OVA from disk images, with neither ovftool nor vSphere; checks\n" +
 			"any OVA for what vSphere and the tools around it refuse; shows what is in one; and\n" +
 			"takes disks out of it.",
-		SilenceErrors: true, SilenceUsage: true, Version: version.Version, Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+		Version: version.Version,
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.AddCommand(buildCommand(), lintCommand(), showCommand(), extractCommand(), propertiesCommand(), sbomCommand())
-	root.SetArgs(args)
-	ran := false // what fails before a command runs is the command line's fault
-	root.PersistentPreRun = func(*cobra.Command, []string) { ran = true }
-	err := root.ExecuteContext(ctx)
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.Is(err, errFound):
-		return exitFailed
-	}
-	printError(stderr, err)
-	if !ran || fault.Is(err, fault.Invalid) {
-		return exitUsage
-	}
-	return exitFailed
-}
-
-func printError(w io.Writer, err error) {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range joined.Unwrap() {
-			printError(w, e)
-		}
-		return
-	}
-	fmt.Fprintf(w, "ova: %v\n", err)
-	if f, ok := errors.AsType[*fault.Error](err); ok && f.Hint != "" {
-		fmt.Fprintf(w, "  hint: %s\n", f.Hint)
-	}
-}
-
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	return cli.Run(root, args, stderr)
 }
 
 func buildCommand() *cobra.Command {
@@ -108,7 +57,7 @@ func buildCommand() *cobra.Command {
 				return err
 			}
 			if o.json {
-				return printJSON(c.OutOrStdout(), made)
+				return cli.PrintJSON(c.OutOrStdout(), made)
 			}
 			for _, d := range made.Disks {
 				fmt.Fprintf(c.OutOrStdout(), "%-9s %9s, %s of data in %s\n", d.Role, bytesText(d.Capacity), bytesText(d.Data), bytesText(d.Size))
@@ -254,7 +203,7 @@ func lintCommand() *cobra.Command {
 			}
 			bad := printFindings(c.OutOrStdout(), filepath.Base(args[0]), findings, asJSON)
 			if bad > 0 || strict && len(findings) > 0 {
-				return errFound
+				return cli.ErrUnwell
 			}
 			return nil
 		},
@@ -277,7 +226,7 @@ func printFindings(w io.Writer, name string, findings []lint.Finding, asJSON boo
 		if findings == nil {
 			findings = []lint.Finding{}
 		}
-		printJSON(w, map[string]any{"file": name, "errors": bad, "warnings": len(findings) - bad, "findings": findings})
+		cli.PrintJSON(w, map[string]any{"file": name, "errors": bad, "warnings": len(findings) - bad, "findings": findings})
 		return bad
 	}
 	for _, f := range findings {
@@ -289,7 +238,7 @@ func printFindings(w io.Writer, name string, findings []lint.Finding, asJSON boo
 
 func printRules(w io.Writer, asJSON bool) error {
 	if asJSON {
-		return printJSON(w, lint.Rules())
+		return cli.PrintJSON(w, lint.Rules())
 	}
 	for _, r := range lint.Rules() {
 		fmt.Fprintf(w, "%s (%s)\n  why: %s\n  do:  %s\n", r.ID, r.Severity, r.Why, r.Do)
@@ -307,7 +256,7 @@ func showCommand() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return printJSON(c.OutOrStdout(), content)
+				return cli.PrintJSON(c.OutOrStdout(), content)
 			}
 			return content.Print(c.OutOrStdout())
 		},
@@ -346,7 +295,7 @@ func propertiesCommand() *cobra.Command {
 		Use: "properties", Short: "Print the list of OVF properties, as Markdown or JSON", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if asJSON {
-				return printJSON(c.OutOrStdout(), property.All())
+				return cli.PrintJSON(c.OutOrStdout(), property.All())
 			}
 			_, err := io.WriteString(c.OutOrStdout(), property.Markdown())
 			return err

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/agent/api"
+	"berth/appliance/cli"
 	"berth/appliance/setting"
 )
 
@@ -161,7 +162,7 @@ func (a *app) timeCommand() *cobra.Command {
 			bad = bad || t.Fault != nil
 		}
 		if err == nil && bad {
-			err = errUnwell
+			err = cli.ErrUnwell
 		}
 		return err
 	}}

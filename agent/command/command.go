@@ -5,78 +5,23 @@
 package command
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"berth/agent/client"
-	"berth/appliance/fault"
+	"berth/appliance/cli"
 	"berth/appliance/setting"
 	"berth/appliance/version"
 	firstboot "berth/firstboot/command"
 )
 
-// The exit codes.
-const (
-	exitOK     = 0
-	exitFailed = 1 // it did not work, or something is wrong
-	exitUsage  = 2 // the command line or what was given is wrong
-)
-
 // Main runs one command and gives its exit code. SIGINT and SIGTERM ask it to
 // stop; a second one ends it at once.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // restores the default action for the second signal
-	root := newRoot(&app{stdin: stdin, stdout: stdout, stderr: stderr})
-	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return exitOK
-	}
-	if errors.Is(err, errUnwell) {
-		return exitFailed
-	}
-	printError(stderr, err)
-	if fault.Is(err, fault.Invalid) || errors.As(err, new(*usageError)) {
-		return exitUsage
-	}
-	return exitFailed
-}
-
-// errUnwell makes the exit status 1; everything has been said.
-var errUnwell = errors.New("not healthy")
-
-// usageError is a mistake on the command line.
-type usageError struct{ error }
-
-func (e *usageError) Unwrap() error { return e.error }
-
-// printError shows what went wrong, then what to do about it. Joined errors come
-// one to a line, each with its own hint.
-func printError(w io.Writer, err error) {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range joined.Unwrap() {
-			printError(w, e)
-		}
-		return
-	}
-	fmt.Fprintf(w, "berth-agent: %v\n", err)
-	if f, ok := errors.AsType[*fault.Error](err); ok && f.Hint != "" {
-		fmt.Fprintf(w, "  hint: %s\n", f.Hint)
-	}
-	if _, ok := errors.AsType[*usageError](err); ok {
-		fmt.Fprintln(w, "  hint: see berth-agent --help")
-	}
+	return cli.Run(newRoot(&app{stdin: stdin, stdout: stdout, stderr: stderr}), args, stderr)
 }
 
 // app is what all commands share.
@@ -98,26 +43,11 @@ func newRoot(a *app) *cobra.Command {
 			"disks, services, passwords and logs. It asks the agent, which runs as a service\n" +
 			"(berth-agent.service), over a socket that only root may use. The same is on the\n" +
 			"console, https://ADDRESS:5480, and in its REST API.",
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Version:       version.Version,
-		Args:          cobra.ArbitraryArgs,
-		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return c.Help()
-			}
-			hint := "see berth-agent --help"
-			if like := c.SuggestionsFor(args[0]); len(like) > 0 {
-				hint = "did you mean " + strings.Join(like, " or ") + "?"
-			}
-			return fault.New(fault.Invalid, "there is no command %q", args[0]).WithHint("%s", hint)
-		},
+		Version: version.Version,
 	}
-	root.SuggestionsMinimumDistance = 2
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	f := root.PersistentFlags()
 	f.StringVar(&a.socket, "socket", setting.AgentSocket, "the agent's unix `socket`")
 	f.BoolVar(&a.json, "json", false, "print JSON for programs")
@@ -127,25 +57,7 @@ func newRoot(a *app) *cobra.Command {
 		a.proxyCommand(), a.syslogCommand(), a.disksCommand(), a.supportCommand(), a.configCommand(), a.setupCommand(), a.serveCommand(), firstboot.New(), a.screenCommand(),
 		a.versionCommand())
 	root.AddCommand(a.powerCommands()...)
-	for _, c := range root.Commands() {
-		countArgs(c)
-	}
 	return root
-}
-
-// countArgs makes a wrong number of arguments a mistake on the command line.
-func countArgs(c *cobra.Command) {
-	if check := c.Args; check != nil {
-		c.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return &usageError{fmt.Errorf("%s %w", c.CommandPath(), err)}
-			}
-			return nil
-		}
-	}
-	for _, sub := range c.Commands() {
-		countArgs(sub)
-	}
 }
 
 func (a *app) versionCommand() *cobra.Command {
@@ -161,12 +73,7 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 }
 
-func (a *app) printJSON(v any) error {
-	e := json.NewEncoder(a.stdout)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
-}
+func (a *app) printJSON(v any) error { return cli.PrintJSON(a.stdout, v) }
 
 // isTerminal reports whether people read f.
 func isTerminal(f any) bool {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/agent/api"
+	"berth/appliance/cli"
 )
 
 func (a *app) healthCommand() *cobra.Command {
@@ -37,7 +38,7 @@ func (a *app) healthCommand() *cobra.Command {
 				return a.table(append([][]string{{"check", ""}}, well...)...)
 			})
 			if err == nil && h.State != "healthy" {
-				err = errUnwell
+				err = cli.ErrUnwell
 			}
 			return err
 		},

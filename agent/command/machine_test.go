@@ -14,6 +14,7 @@ import (
 	"berth/agent/api"
 	"berth/agent/machine"
 	"berth/appliance/cert"
+	"berth/appliance/cli"
 	"berth/appliance/fault"
 	"berth/appliance/secret"
 	"berth/appliance/setting"
@@ -292,35 +293,35 @@ func TestCommands(t *testing.T) {
 		code int
 		want string
 	}{
-		{[]string{"services"}, exitOK, "berth-core"},
-		{[]string{"services", "stop", "berth-agent"}, exitFailed, "it is what answers you"},
-		{[]string{"network"}, exitOK, "192.0.2.10/24"},
-		{[]string{"names", "set", "images.example.com"}, exitOK, "images.example.com"},
-		{[]string{"names", "set", "no name"}, exitUsage, "hostnames"},
-		{[]string{"time", "set", "--zone", "Mars/Base"}, exitUsage, "time.zone"},
-		{[]string{"time", "test"}, exitFailed, "no time server is set"},
-		{[]string{"firewall", "set", "--console", "203.0.113.0/24"}, exitOK, "203.0.113.0/24"},
-		{[]string{"ssh", "on", "--hours", "2"}, exitOK, "on until"},
-		{[]string{"ssh", "on", "--hours", "-1"}, exitUsage, "hours"},
-		{[]string{"password", "nobody"}, exitFailed, "there is no account"},
-		{[]string{"certificate"}, exitOK, "the appliance's own authority"},
-		{[]string{"certificate", "ca"}, exitOK, "BEGIN CERTIFICATE"},
-		{[]string{"certificate", "csr", "images.example.com"}, exitOK, "BEGIN CERTIFICATE REQUEST"},
-		{[]string{"certificate", "upload", "/nonexistent.pem"}, exitUsage, "cannot read the file"},
-		{[]string{"certificate", "renew"}, exitOK, "fingerprint"},
-		{[]string{"disks"}, exitOK, "/storage/data"},
-		{[]string{"disks", "grow", "system"}, exitFailed, "no disk"},
-		{[]string{"proxy", "set", "--http", "http://u:p@h:1"}, exitUsage, "proxy.http"},
-		{[]string{"syslog"}, exitOK, "sent to nobody"},
-		{[]string{"syslog", "add", "a", "ftp://x"}, exitUsage, "to"},
-		{[]string{"config", "validate", "/nonexistent"}, exitUsage, "cannot read the file"},
-		{[]string{"logs"}, exitFailed, "the log service does not answer"},
-		{[]string{"reboot", "--in", "1h"}, exitOK, "reboot at"},
-		{[]string{"shutdown", "--cancel"}, exitOK, "taken back"},
-		{[]string{"support"}, exitOK, "STATE"},
-		{[]string{"audit"}, exitOK, "switch SSH"},
-		{[]string{"openapi"}, exitOK, `"openapi": "3.1.0"`},
-		{[]string{"setup"}, exitOK, "ready"},
+		{[]string{"services"}, cli.OK, "berth-core"},
+		{[]string{"services", "stop", "berth-agent"}, cli.Failed, "it is what answers you"},
+		{[]string{"network"}, cli.OK, "192.0.2.10/24"},
+		{[]string{"names", "set", "images.example.com"}, cli.OK, "images.example.com"},
+		{[]string{"names", "set", "no name"}, cli.Usage, "hostnames"},
+		{[]string{"time", "set", "--zone", "Mars/Base"}, cli.Usage, "time.zone"},
+		{[]string{"time", "test"}, cli.Failed, "no time server is set"},
+		{[]string{"firewall", "set", "--console", "203.0.113.0/24"}, cli.OK, "203.0.113.0/24"},
+		{[]string{"ssh", "on", "--hours", "2"}, cli.OK, "on until"},
+		{[]string{"ssh", "on", "--hours", "-1"}, cli.Usage, "hours"},
+		{[]string{"password", "nobody"}, cli.Failed, "there is no account"},
+		{[]string{"certificate"}, cli.OK, "the appliance's own authority"},
+		{[]string{"certificate", "ca"}, cli.OK, "BEGIN CERTIFICATE"},
+		{[]string{"certificate", "csr", "images.example.com"}, cli.OK, "BEGIN CERTIFICATE REQUEST"},
+		{[]string{"certificate", "upload", "/nonexistent.pem"}, cli.Usage, "cannot read the file"},
+		{[]string{"certificate", "renew"}, cli.OK, "fingerprint"},
+		{[]string{"disks"}, cli.OK, "/storage/data"},
+		{[]string{"disks", "grow", "system"}, cli.Failed, "no disk"},
+		{[]string{"proxy", "set", "--http", "http://u:p@h:1"}, cli.Usage, "proxy.http"},
+		{[]string{"syslog"}, cli.OK, "sent to nobody"},
+		{[]string{"syslog", "add", "a", "ftp://x"}, cli.Usage, "to"},
+		{[]string{"config", "validate", "/nonexistent"}, cli.Usage, "cannot read the file"},
+		{[]string{"logs"}, cli.Failed, "the log service does not answer"},
+		{[]string{"reboot", "--in", "1h"}, cli.OK, "reboot at"},
+		{[]string{"shutdown", "--cancel"}, cli.OK, "taken back"},
+		{[]string{"support"}, cli.OK, "STATE"},
+		{[]string{"audit"}, cli.OK, "switch SSH"},
+		{[]string{"openapi"}, cli.OK, `"openapi": "3.1.0"`},
+		{[]string{"setup"}, cli.OK, "ready"},
 	} {
 		code, out, errs := b.run(c.args...)
 		if code != c.code || !strings.Contains(out+errs, c.want) {
@@ -358,7 +359,7 @@ func TestPortIsTaken(t *testing.T) {
 	second := &rig{t: t, root: root, socket: socket}
 	second.wait("answer", func() bool {
 		code, _, _ := second.run("status")
-		return code == exitFailed && errors.Is(ctx.Err(), nil) && answers(second)
+		return code == cli.Failed && errors.Is(ctx.Err(), nil) && answers(second)
 	})
 	cancel()
 	select {

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/agent/api"
+	"berth/appliance/cli"
 	"berth/appliance/setting"
 )
 
@@ -67,7 +68,7 @@ func (a *app) tested(t api.Tested, err error) error {
 		return err
 	})
 	if err == nil && !t.OK {
-		err = errUnwell
+		err = cli.ErrUnwell
 	}
 	return err
 }
@@ -138,7 +139,7 @@ func (a *app) changeSyslog(c *cobra.Command, name string, one *api.Collector) er
 		}
 	}
 	if !found && one == nil {
-		return &usageError{fmt.Errorf("there is no collector %q", name)}
+		return cli.Mistake(fmt.Errorf("there is no collector %q", name))
 	}
 	if !found {
 		wanted.Forward = append(wanted.Forward, *one)
@@ -208,7 +209,7 @@ func parseAnswers(text string) (api.Answers, error) {
 		}
 		name, value, ok := strings.Cut(line, "=")
 		if !ok {
-			return a, &usageError{fmt.Errorf("line %d is not NAME=VALUE", number)}
+			return a, cli.Mistake(fmt.Errorf("line %d is not NAME=VALUE", number))
 		}
 		if role, isDisk := strings.CutPrefix(strings.TrimSpace(name), "disks."); isDisk {
 			a.Disks[role] = value

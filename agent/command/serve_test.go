@@ -15,6 +15,7 @@ import (
 
 	"berth/agent/api"
 	"berth/agent/client"
+	"berth/appliance/cli"
 	"berth/appliance/secret"
 	"berth/appliance/setting"
 	"berth/appliance/version"
@@ -125,10 +126,10 @@ func TestStatus(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 	code, out, _ := b.run("status")
-	if code != exitFailed || !strings.Contains(out, "first boot   running") {
+	if code != cli.Failed || !strings.Contains(out, "first boot   running") {
 		t.Errorf("exit status %d: %s", code, out)
 	}
-	if code, out, _ = b.run("status", "--json"); code != exitFailed || json.Unmarshal([]byte(out), &s) != nil {
+	if code, out, _ = b.run("status", "--json"); code != cli.Failed || json.Unmarshal([]byte(out), &s) != nil {
 		t.Errorf("exit status %d: %s", code, out)
 	}
 }
@@ -197,13 +198,13 @@ func TestCommandLine(t *testing.T) {
 		code int
 		want string
 	}{
-		{[]string{"version"}, exitOK, version.Version},
-		{[]string{"--help"}, exitOK, "berth-agent looks after"},
-		{[]string{"completion", "bash"}, exitOK, "bash completion"},
-		{[]string{"nosuch"}, exitUsage, `there is no command "nosuch"`},
-		{[]string{"status", "x"}, exitUsage, "unknown command"},
-		{[]string{"status", "--nosuch"}, exitUsage, "unknown flag"},
-		{[]string{"status", "--socket", "/nonexistent/agent.sock"}, exitFailed, "the agent does not answer"},
+		{[]string{"version"}, cli.OK, version.Version},
+		{[]string{"--help"}, cli.OK, "berth-agent looks after"},
+		{[]string{"completion", "bash"}, cli.OK, "bash completion"},
+		{[]string{"nosuch"}, cli.Usage, `there is no command "nosuch"`},
+		{[]string{"status", "x"}, cli.Usage, "unknown command"},
+		{[]string{"status", "--nosuch"}, cli.Usage, "unknown flag"},
+		{[]string{"status", "--socket", "/nonexistent/agent.sock"}, cli.Failed, "the agent does not answer"},
 	} {
 		var out bytes.Buffer
 		if code := Main(c.args, strings.NewReader(""), &out, &out); code != c.code || !strings.Contains(out.String(), c.want) {

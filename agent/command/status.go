@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"berth/agent/api"
+	"berth/appliance/cli"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -27,7 +28,7 @@ func (a *app) statusCommand() *cobra.Command {
 				err = writeStatus(a.stdout, s)
 			}
 			if err == nil && (s.Phase != api.Ready || len(s.Problems) > 0) {
-				err = errUnwell
+				err = cli.ErrUnwell
 			}
 			return err
 		},

@@ -3,30 +3,18 @@
 package command
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"runtime/debug"
-	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
-	"berth/appliance/fault"
+	"berth/appliance/cli"
 	"berth/appliance/logger"
 	"berth/appliance/setting"
 	"berth/appliance/version"
-)
-
-// The exit codes.
-const (
-	exitOK     = 0
-	exitFailed = 1 // it did not work
-	exitUsage  = 2 // the command line or the settings are wrong
 )
 
 // Main runs one command and gives its exit code. SIGINT and SIGTERM ask it to
@@ -37,46 +25,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		// twice as often costs little and keeps a busy server small.
 		debug.SetGCPercent(50)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // restores the default action for the second signal
-	root := newRoot(stdout, stderr)
-	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return exitOK
-	}
-	if errors.Is(err, errUnwell) {
-		return exitFailed
-	}
-	printError(stderr, err)
-	if fault.Is(err, fault.Invalid) || errors.As(err, new(*usageError)) {
-		return exitUsage
-	}
-	return exitFailed
-}
-
-// usageError is a mistake on the command line.
-type usageError struct{ error }
-
-func (e *usageError) Unwrap() error { return e.error }
-
-// printError shows what went wrong, then what to do about it. Joined errors
-// come one to a line, each with its own hint.
-func printError(w io.Writer, err error) {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range joined.Unwrap() {
-			printError(w, e)
-		}
-		return
-	}
-	fmt.Fprintf(w, "berth: %v\n", err)
-	if f, ok := errors.AsType[*fault.Error](err); ok && f.Hint != "" {
-		fmt.Fprintf(w, "  hint: %s\n", f.Hint)
-	}
-	if u, ok := errors.AsType[*usageError](err); ok && u != nil {
-		fmt.Fprintln(w, "  hint: see berth --help")
-	}
+	return cli.Run(newRoot(stdout, stderr), args, stderr)
 }
 
 // app is what all commands share.
@@ -95,49 +44,16 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		Long: "Berth is a container registry for vSphere and for anywhere else: it speaks the OCI\n" +
 			"Distribution API and Harbor's REST API, and keeps everything in PostgreSQL and a\n" +
 			"directory or an S3 bucket.",
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Version:       version.Version,
-		Args:          cobra.ArbitraryArgs,
-		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return c.Help()
-			}
-			hint := "see berth --help"
-			if like := c.SuggestionsFor(args[0]); len(like) > 0 {
-				hint = "did you mean " + strings.Join(like, " or ") + "?"
-			}
-			return fault.New(fault.Invalid, "there is no command %q", args[0]).WithHint("%s", hint)
-		},
+		Version: version.Version,
 	}
-	root.SuggestionsMinimumDistance = 2
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run it:"}, &cobra.Group{ID: "care", Title: "Look after it:"})
 	root.AddCommand(a.upCommand())
 	root.AddCommand(append(a.serviceCommands(), a.logsCommand())...)
 	root.AddCommand(a.adminCommand(), a.configurationCommand(), a.importCommand(), a.verifyCommand(), a.collectCommand(), a.trashCommand(), a.auditCommand(), a.quotaCommand(),
 		a.statusCommand(), a.debugCommand(), a.migrateCommand(), a.checkCommand(), a.versionCommand())
-	for _, c := range root.Commands() {
-		countArgs(c)
-	}
 	return root
-}
-
-// countArgs makes a wrong number of arguments a mistake on the command line.
-func countArgs(c *cobra.Command) {
-	if check := c.Args; check != nil {
-		c.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return &usageError{fmt.Errorf("%s %w", c.CommandPath(), err)}
-			}
-			return nil
-		}
-	}
-	for _, sub := range c.Commands() {
-		countArgs(sub)
-	}
 }
 
 // settingFlags adds the flags that every command on a Berth's data has.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"berth/appliance/cli"
 	"berth/appliance/fault"
 	"berth/appliance/health"
 	"berth/appliance/setting"
@@ -48,10 +49,10 @@ func (a *app) debugProfile() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			path, ok := profiles[args[0]]
 			if !ok {
-				return &usageError{fault.New(fault.Invalid, "there is no profile %q", args[0]).WithHint("cpu, heap, allocs, goroutine, threadcreate, block, mutex or trace")}
+				return cli.Mistake(fault.New(fault.Invalid, "there is no profile %q", args[0]).WithHint("cpu, heap, allocs, goroutine, threadcreate, block, mutex or trace"))
 			}
 			if seconds < 0 || seconds > debug.MaxSeconds {
-				return &usageError{fault.New(fault.Invalid, "it must be at most %d", debug.MaxSeconds).On("--seconds")}
+				return cli.Mistake(fault.New(fault.Invalid, "it must be at most %d", debug.MaxSeconds).On("--seconds"))
 			}
 			q := url.Values{}
 			if path == "profile" || path == "trace" {
@@ -82,7 +83,7 @@ func (a *app) debugLogLevel() *cobra.Command {
 			method, body := http.MethodGet, ""
 			if len(args) > 0 {
 				if _, err := debug.ParseLevel(args[0]); err != nil {
-					return &usageError{err}
+					return cli.Mistake(err)
 				}
 				method, body = http.MethodPut, args[0]
 			}
@@ -126,7 +127,7 @@ func serviceFlag(c *cobra.Command, service *string) {
 // onDebug finds the process that is meant.
 func (a *app) onDebug(c *cobra.Command, service string, f func(context.Context, debugClient) error) error {
 	if service != "" && !slices.Contains(setting.MetricsPorts(), service) {
-		return &usageError{fault.New(fault.Invalid, "there is no service %q", service).On("--service").WithHint("%s", strings.Join(setting.MetricsPorts(), ", "))}
+		return cli.Mistake(fault.New(fault.Invalid, "there is no service %q", service).On("--service").WithHint("%s", strings.Join(setting.MetricsPorts(), ", ")))
 	}
 	s, err := a.settings(c)
 	if err != nil {

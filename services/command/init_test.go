@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"berth/appliance/cli"
 	"berth/appliance/fault"
 	"berth/appliance/setting"
 	"berth/services/dbtest"
@@ -50,7 +51,7 @@ func write(t *testing.T, path, text string) string {
 func TestInit(t *testing.T) {
 	dir, url := t.TempDir(), dbtest.URL(t)
 	args := []string{"admin", "init", "--data", dir, "--database", url}
-	if code, _, said := run(t, args...); code != exitUsage || !strings.Contains(said, "needs a password") {
+	if code, _, said := run(t, args...); code != cli.Usage || !strings.Contains(said, "needs a password") {
 		t.Errorf("without a password: %d %q", code, said)
 	}
 	password := write(t, filepath.Join(t.TempDir(), "password"), "Correct-Horse-7\n")
@@ -78,7 +79,7 @@ func TestInit(t *testing.T) {
 	}
 	other := t.TempDir()
 	code, _, said := run(t, "admin", "init", "--data", other, "--database", url, "--password-file", password)
-	if code != exitFailed || !strings.Contains(said, "keys are not here") {
+	if code != cli.Failed || !strings.Contains(said, "keys are not here") {
 		t.Errorf("with other keys: %d %q", code, said)
 	}
 	if left, _ := os.ReadDir(filepath.Join(other, "keys")); len(left) > 0 {

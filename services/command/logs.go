@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"berth/appliance/cli"
 	"berth/appliance/fault"
 	"berth/appliance/setting"
 	"berth/appliance/syslog"
@@ -49,7 +50,7 @@ func (a *app) logsCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			q, err := f.query(c.Flags().Changed("lines"), time.Now())
 			if err != nil {
-				return &usageError{err}
+				return cli.Mistake(err)
 			}
 			s, err := a.settings(c)
 			if err != nil {

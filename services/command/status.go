@@ -1,19 +1,16 @@
 package command
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"berth/appliance/cli"
 	"berth/appliance/fault"
 	"berth/appliance/health"
 )
-
-// errUnwell makes the exit status of `berth status` 1; everything has been said.
-var errUnwell = errors.New("not healthy")
 
 func (a *app) statusCommand() *cobra.Command {
 	var output string
@@ -25,7 +22,7 @@ func (a *app) statusCommand() *cobra.Command {
 			"if it only should be seen to), and 2 if the question was wrong.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if output != "text" && output != "json" {
-				return &usageError{fault.New(fault.Invalid, "it must be text or json, not %q", output).On("--output")}
+				return cli.Mistake(fault.New(fault.Invalid, "it must be text or json, not %q", output).On("--output"))
 			}
 			s, err := a.settings(c)
 			if err != nil {
@@ -43,7 +40,7 @@ func (a *app) statusCommand() *cobra.Command {
 				err = writeStatus(a.stdout, report, isTerminal(a.stdout))
 			}
 			if err == nil && report.State != health.Healthy {
-				err = errUnwell
+				err = cli.ErrUnwell
 			}
 			return err
 		},
