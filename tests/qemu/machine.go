@@ -125,8 +125,11 @@ func (m *Machine) Start(t *testing.T) {
 		"-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no", "-device", "vmxnet3,netdev=n0,mac=00:50:56:00:00:01",
 		"-device", "pvscsi,id=scsi0"}
 	for i, role := range diskrole.All() {
-		args = append(args, "-drive", fmt.Sprintf("file=%s,if=none,id=%s,format=raw,cache=writeback,discard=unmap", m.disks[role], role),
-			"-device", fmt.Sprintf("scsi-hd,bus=scsi0.0,scsi-id=%d,drive=%s", i, role))
+		device := fmt.Sprintf("scsi-hd,bus=scsi0.0,scsi-id=%d,drive=%s", i, role)
+		if o.UEFI && role == diskrole.System { // Debian's OVMF has no driver for PVSCSI, which VMware's firmware has
+			device = "virtio-blk-pci,drive=" + string(role)
+		}
+		args = append(args, "-drive", fmt.Sprintf("file=%s,if=none,id=%s,format=raw,cache=writeback,discard=unmap", m.disks[role], role), "-device", device)
 	}
 	if o.Environment != nil {
 		args = append(args, "-drive", "file="+m.compactDisc(t)+",if=none,id=cd,media=cdrom,format=raw,readonly=on",
