@@ -43,8 +43,12 @@ func Run(root *cobra.Command, args []string, stderr io.Writer) int {
 	for _, c := range root.Commands() {
 		countArgs(c)
 	}
-	ran := false // what fails before a command runs is the command line's fault: a flag that is missing
-	root.PersistentPreRun = func(*cobra.Command, []string) { ran = true }
+	ran := false                                                        // what fails before a command runs is the command line's fault
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { // before cobra does the same
+		err := c.ValidateRequiredFlags()
+		ran = err == nil
+		return err
+	}
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	switch {
