@@ -46,13 +46,15 @@ type Status struct {
 	Console   []string `json:"console"`
 	Addresses []string `json:"addresses"` // without prefix lengths
 	// Fingerprint is the SHA-256 of the certificate on 443 and 5480, AA:BB:…
-	Fingerprint string    `json:"fingerprint"`
-	Phase       string    `json:"phase"`
-	Steps       []Step    `json:"steps"`   // of the first boot, in their order
-	Missing     []string  `json:"missing"` // properties without which the first boot cannot go on
-	Health      string    `json:"health"`  // healthy, degraded, unhealthy
-	Problems    []Problem `json:"problems"`
-	Warnings    []string  `json:"warnings"` // of the first boot
+	Fingerprint string `json:"fingerprint"`
+	Phase       string `json:"phase"`
+	// Installed is true once the first boot has ended; a later boot has steps, too.
+	Installed bool      `json:"installed"`
+	Steps     []Step    `json:"steps"`   // of the first boot, in their order
+	Missing   []string  `json:"missing"` // properties without which the first boot cannot go on
+	Health    string    `json:"health"`  // healthy, degraded, unhealthy
+	Problems  []Problem `json:"problems"`
+	Warnings  []string  `json:"warnings"` // of the first boot
 	// Code lets a browser into the setup. Only root sees it, over the unix socket,
 	// and only while the first boot waits.
 	Code string `json:"code,omitempty"`

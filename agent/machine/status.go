@@ -23,7 +23,7 @@ func (m *Machine) Status(ctx context.Context) (api.Status, error) {
 	boot := m.state()
 	s := api.Status{Product: product, Version: version.Version, Commit: version.Commit(), Phase: boot.Phase,
 		Addresses: addresses(), Machine: m.hardware(), Now: now, Booted: now.Add(-uptime()).Truncate(time.Second),
-		Registry: []string{}, Console: []string{}, Steps: wireSteps(boot.Steps), Missing: some(boot.Missing), Warnings: some(boot.Warnings)}
+		Registry: []string{}, Console: []string{}, Installed: boot.Done(), Steps: wireSteps(boot.Steps), Missing: some(boot.Missing), Warnings: some(boot.Warnings)}
 	if s.Hostname, _ = os.Hostname(); s.Hostname == "localhost" {
 		s.Hostname = ""
 	}

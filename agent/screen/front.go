@@ -182,9 +182,13 @@ func codeBox(c string, frame bool) []line {
 
 func (f *front) progress(w, h int) []line {
 	s := f.status
-	title := say(strong, "  The appliance is being set up.")
+	doing, not := "The appliance is being set up.", "The setup could not be finished."
+	if s.Installed {
+		doing, not = "The appliance is starting.", "The appliance could not be started."
+	}
+	title := say(strong, "  "+doing)
 	if s.Phase == api.Failed {
-		title = line{{paper, "  "}, {failed, " The setup could not be finished. "}}
+		title = line{{paper, "  "}, {failed, " " + not + " "}}
 	}
 	out := []line{title, nil}
 	var why []line
