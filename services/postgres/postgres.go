@@ -197,7 +197,7 @@ func (c *Cluster) options() []string {
 	settings := []string{
 		"listen_addresses=", "unix_socket_directories=" + c.Socket, "unix_socket_permissions=0777",
 		"max_connections=80", "shared_buffers=64MB", "jit=off", "max_wal_size=1GB", "min_wal_size=80MB",
-		"checkpoint_timeout=15min", "wal_level=minimal", "max_wal_senders=0",
+		"checkpoint_timeout=15min", "wal_level=replica", "max_wal_senders=0",
 		"max_parallel_workers_per_gather=0", "random_page_cost=1.1", "logging_collector=off", "log_destination=stderr",
 		"log_line_prefix=", "log_checkpoints=off", "log_timezone=UTC", "timezone=UTC", "autovacuum_naptime=20s",
 		"tcp_keepalives_idle=0",
