@@ -34,7 +34,11 @@ PACKER_CACHE_DIR=$work/packer_cache
 # shellcheck disable=SC2329 # by the trap
 cleanup() {
 	kill "${packer:-}" 2>/dev/null && wait "$packer" 2>/dev/null
-	[ -n "${KEEP:-}" ] || rm -rf --one-file-system "$work"
+	if [ -n "${KEEP:-}" ]; then
+		echo "kept: $work" >&2
+	else
+		rm -rf --one-file-system "$work"
+	fi
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
@@ -90,7 +94,7 @@ if ! wait "$packer"; then
 fi
 packer=
 grep -o 'verify: .*' "$work/packer.log" >&2 || die "packer has not verified the image"
-rm -rf "$work/machine" "$work/base.raw" "$work/key" "$work/key.pub" "$work/payload.tar"
+rm -rf "$work/machine" "$work/base.raw" "$work/key" "$work/key.pub"
 
 stage "the disk"
 mkdir "$work/tree"
