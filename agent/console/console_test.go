@@ -309,7 +309,7 @@ func TestWizard(t *testing.T) {
 	b.post("/setup/passwords", "appliance.ssh_enabled", "true").is(200, "/setup/storage")
 	b.post("/setup/storage", "disk.database", "/dev/sdc").is(422, "/setup/storage", "formatting /dev/sdc is not confirmed"[1:])
 	b.post("/setup/storage", "disk.database", "/dev/sdd", "erase", "yes").is(422, "/setup/storage", "This is not a blank disk")
-	b.post("/setup/storage", "disk.database", "/dev/sdc", "erase", "yes").is(422, "/setup/storage", "Where its files are to be is not chosen.", `id="disks-log"`)
+	b.post("/setup/storage", "disk.database", "/dev/sdc", "erase", "yes").is(422, "/setup/storage", "No disk is chosen for log.", `id="disks-log"`)
 	b.post("/setup/storage", "disk.database", "/dev/sdc", "disk.log", "/dev/sdc", "erase", "yes").is(422, "/setup/storage", "is chosen for another role already")
 	b.get("/setup/storage").post("/setup/storage", "disk.database", "/dev/sdc", "disk.log", "system", "erase", "yes").is(200, "/setup/directory")
 	b.post("/setup/directory", "registry.auth_mode", "ldap_auth").is(200, "/setup/vcenter")

@@ -60,7 +60,7 @@ func (a Answers) CheckDisks(disks []api.SetupDisk) []api.Fault {
 	var out []api.Fault
 	for _, p := range a.Places(disks) {
 		if p.Open() {
-			out = append(out, api.Fault{Field: "disks." + string(p.Role), Text: "where its files are to be is not chosen", Hint: "choose a blank disk, or the system disk"})
+			out = append(out, api.Fault{Field: "disks." + string(p.Role), Text: "no disk is chosen for " + string(p.Role), Hint: "choose a blank disk, or the system disk"})
 		}
 	}
 	return out
