@@ -129,13 +129,14 @@ func (f *front) silent(w int) []line {
 
 func (f *front) waiting(w, h int) []line {
 	out := []line{say(strong, "  This appliance is waiting to be set up."), nil}
-	if len(f.status.Console) == 0 {
+	urls := first(byAddress(f.status.Console), 3)
+	if len(urls) == 0 {
 		out = append(out, prose(bad, 2, "It has no address: no DHCP server has answered on its network.", w)...)
 		out = append(out, prose(paper, 2, "Press <F2> or <C> to set the address here, or connect the virtual machine's network adapter to the right port group.", w)...)
-		return append(out, f.problems(w, 1)...)
+		return out
 	}
 	out = append(out, say(paper, "  1. Open in a browser"))
-	for _, u := range first(byAddress(f.status.Console), 3) {
+	for _, u := range urls {
 		out = append(out, say(strong, "       "+plain(u)))
 	}
 	out = append(out, say(paper, "  2. Go on only if the certificate's SHA-256 fingerprint is"))
@@ -143,8 +144,7 @@ func (f *front) waiting(w, h int) []line {
 		out = append(out, say(strong, "       "+l))
 	}
 	out = append(out, say(paper, "  3. Type this setup code"))
-	out = append(out, codeBox(f.status.Code, h-len(out) >= 6)...)
-	return append(out, f.problems(w, 1)...)
+	return append(out, codeBox(f.status.Code, h-len(out) >= 6)...)
 }
 
 // byAddress puts URLs with an address before those with a name, which nobody's DNS
@@ -168,7 +168,7 @@ func byAddress(urls []string) []string {
 // codeBox shows a code letter by letter, in a frame if there is room.
 func codeBox(c string, frame bool) []line {
 	if c == "" {
-		return []line{say(faded, "       (none yet)")}
+		return []line{say(faded, "       (it comes in a moment)")}
 	}
 	text := "  " + strings.Join(strings.Split(plain(c), ""), " ") + "  "
 	blank := strings.Repeat(" ", len([]rune(text)))

@@ -53,9 +53,11 @@ func TestWaitingForSetup(t *testing.T) {
 	x := open(t, m)
 	x.hides("https://berth:")
 	x.shows("waiting to be set up", "https://192.0.2.10:5480/", "K 7 P M - 3 X Q 4", "AA:BB:CC:DD", "<F2> or <C> Set up here")
-	m.status.Console = nil
+	m.status.Console = []string{"https://berth:5480/"} // a name that nobody's DNS knows is no address
+	m.status.Problems = []api.Problem{{Text: "the appliance has not been set up yet"}}
 	x.later(3 * time.Second)
 	x.shows("It has no address", "set the address here")
+	x.hides("has not been set up yet") // said already, in better words
 }
 
 func TestProgressAndFailure(t *testing.T) {
@@ -73,7 +75,10 @@ func TestProgressAndFailure(t *testing.T) {
 	}
 	x := open(t, m)
 	x.shows("being set up", "[ ok ] Disks", "[ .. ] Database - making the cluster", "[    ] Health")
-	m.status.Phase = api.Failed
+	m.status.Installed = true // a later boot
+	x.later(3 * time.Second)
+	x.shows("The appliance is starting.")
+	m.status.Installed, m.status.Phase = false, api.Failed
 	m.status.Steps[6] = api.Step{Title: "Database", Status: "failed", Text: "the disk is full", Hint: "give the database disk more room"}
 	m.status.Code = "K7PM-3XQ4"
 	x.later(3 * time.Second)
