@@ -60,18 +60,26 @@ type questionBody struct {
 	Now         api.NetworkNow
 }
 
-func (c *console) question(v *visit) error {
-	p, ok := wizard.Find(v.r.PathValue("page"))
-	if !ok {
-		return c.nowhere(v)
+// onPage finds the page of the wizard that the path names, and the answers so far;
+// a visit that belongs elsewhere ends here.
+func onPage(next func(c *console, v *visit, p wizard.Page, d draft, known api.Setup) error) func(*console, *visit) error {
+	return func(c *console, v *visit) error {
+		p, ok := wizard.Find(v.r.PathValue("page"))
+		if !ok {
+			return c.nowhere(v)
+		}
+		d, known, err := c.draftOf(v)
+		if err != nil {
+			return err
+		}
+		if elsewhere(v, known) {
+			return nil
+		}
+		return next(c, v, p, d, known)
 	}
-	d, known, err := c.draftOf(v)
-	if err != nil {
-		return err
-	}
-	if elsewhere(v, known) {
-		return nil
-	}
+}
+
+func (c *console) question(v *visit, p wizard.Page, d draft, known api.Setup) (err error) {
 	var faults []api.Fault
 	if d.seen[p.Name] {
 		if faults, err = c.check(v, &d, known); err != nil {
@@ -116,18 +124,7 @@ func nav(d *draft, here string, faults []api.Fault) []navItem {
 
 // answer takes a page's form. Whatever was typed is kept; the browser goes on if
 // nothing on the page is wrong.
-func (c *console) answer(v *visit) error {
-	p, ok := wizard.Find(v.r.PathValue("page"))
-	if !ok {
-		return c.nowhere(v)
-	}
-	d, known, err := c.draftOf(v)
-	if err != nil {
-		return err
-	}
-	if elsewhere(v, known) {
-		return nil
-	}
+func (c *console) answer(v *visit, p wizard.Page, d draft, known api.Setup) error {
 	refused := fill(v.r, p, &d)
 	switch p.Name {
 	case wizard.Certificate:
