@@ -28,7 +28,8 @@ const (
 
 // Format makes the file system of a role on a disk that is marked for it, or on a
 // blank one. Anything else is refused. If it is cut off, the disk counts as marked
-// still, and Format can be called again.
+// still, and Format can be called again; or its last steps had been reached, and it
+// is [Ours], whole, which [Mount] finishes.
 func Format(ctx context.Context, device string, role diskrole.Role) error {
 	if role == diskrole.System || !slices.Contains(diskrole.All(), role) {
 		return fault.New(fault.Invalid, "there is no disk for the role %q", role)
@@ -134,24 +135,26 @@ func sync(device string) error {
 
 // run calls one of the distribution's programs. Its complaint becomes the error.
 func run(ctx context.Context, limit time.Duration, name string, args ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	path, err := program(name)
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, path, args...)
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	cmd := exec.CommandContext(limited, path, args...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
-	if ctx.Err() != nil {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s was cut off: %w", name, ctx.Err())
+	case limited.Err() != nil:
 		return fmt.Errorf("%s took longer than %v", name, limit)
 	}
-	if err != nil {
-		out = bytes.TrimSpace(out)
-		return fmt.Errorf("%s: %w: %s", name, err, strings.ReplaceAll(string(out[max(0, len(out)-500):]), "\n", "; "))
-	}
-	return nil
+	out = bytes.TrimSpace(out)
+	return fmt.Errorf("%s: %w: %s", name, err, strings.ReplaceAll(string(out[max(0, len(out)-500):]), "\n", "; "))
 }
 
 // program finds one of the distribution's programs, whatever PATH says.
