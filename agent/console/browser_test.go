@@ -259,7 +259,11 @@ func TestWizardInABrowser(t *testing.T) {
 	b.look("03-network")
 	b.fill("network-ip4", "192.0.2.20/24", "network-gateway4", "192.0.2.1")
 	b.look("04-names")
-	b.fill("network-hostname", "registry.example.com")
+	b.run(`document.getElementById("network-hostname").value = "registry.example.com"; document.getElementById("network-hostname").focus()`)
+	b.enter() // the same as Next, though other buttons come before it
+	if got := b.run("location.pathname"); got != "/setup/time" {
+		t.Errorf("Enter leads to %s", got)
+	}
 	b.load(func() {
 		b.run(`document.getElementById("network-ntp").value = "ntp.example.com"; document.querySelector("button[value=test-time]").click()`)
 	})
@@ -272,7 +276,7 @@ func TestWizardInABrowser(t *testing.T) {
 	})
 	b.look("07-request")
 	b.fill("input[value=own]", "")
-	b.load(func() { b.run(`document.querySelector('nav a[href="/setup/review"]').click()`) })
+	b.load(func() { b.run(`document.querySelector('nav button[value="to:review"]').click()`) })
 	b.wants("5 answers are missing or wrong")
 	b.look("08-review-faults")
 	b.load(func() { b.run(`document.querySelector(".faults a").click()`) })
@@ -328,8 +332,60 @@ func TestWizardInABrowser(t *testing.T) {
 	b.fill("user", "admin", "password", "Console pass 1")
 	b.wants("The background jobs do not run.")
 	b.look("20-summary")
+	set := func(change func()) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		change()
+	}
+	set(func() { a.status.Problems = nil })
+	b.until(`document.body.innerText.includes("Everything is well.")`)
+	set(func() { a.status = crowded(a.status) })
+	b.open(site.url)
+	b.wants("Twelfth")
+	b.look("20b-crowded")
+	b.load(func() { b.run(`document.querySelector('a[href="/support"]').click()`) })
+	b.fill()
+	b.wants("logs/journal")
+	set(func() { a.bundles[0].State, a.bundles[0].Bytes = "done", 3<<20 })
+	b.until(`document.querySelector('a[href="/support/b1"]') !== null`)
+	b.look("22-support")
+	set(func() { a.status.Power = nil })
+	b.open(site.url + "/power/reboot")
+	b.look("23-restart")
+	b.fill()
+	b.wants("The appliance restarts now.")
+	b.look("24-restarting")
 	b.open(site.url + "/nowhere")
 	b.look("21-nowhere")
+}
+
+// crowded is a status of everything that a page may have to bear.
+func crowded(s api.Status) api.Status {
+	s.Hostname = strings.Repeat("sehr-langer-name.", 12) + "müller-straße.example"
+	s.Registry = []string{"https://" + s.Hostname, "https://[2001:db8:1111:2222:3333:4444:5555:6666]"}
+	s.Addresses = nil
+	for i := range 14 {
+		s.Addresses = append(s.Addresses, fmt.Sprintf("2001:db8:1111:2222:3333:4444:5555:%x", 0x6660+i))
+	}
+	for i := range 11 {
+		s.Problems = append(s.Problems, api.Problem{State: "degraded", Text: fmt.Sprintf("problem %d: %s", i, strings.Repeat("x", 200)), Hint: "grüße " + strings.Repeat("what to do ", 20)})
+	}
+	s.Problems = append(s.Problems, api.Problem{State: "unhealthy", Text: "Twelfth"})
+	s.Warnings = []string{"there is no disk for the log: it is on the system disk"}
+	s.ReadOnly = "the data disk is full"
+	s.Pending = &api.Pending{Until: time.Now(), Addresses: []string{"2001:db8:1111:2222:3333:4444:5555:7777"}}
+	s.Power = &api.PowerState{Action: "shutdown", At: time.Now(), Reason: strings.Repeat("because ", 20)}
+	return s
+}
+
+// enter presses the key.
+func (b *tab) enter() {
+	b.t.Helper()
+	b.load(func() {
+		for _, kind := range []string{"keyDown", "keyUp"} {
+			b.call(nil, "Input.dispatchKeyEvent", map[string]any{"type": kind, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"})
+		}
+	})
 }
 
 // until waits for a condition in the page.

@@ -1,7 +1,8 @@
 // Package console has the appliance's pages for browsers at :5480.
 //
 // Before the appliance is set up they are the wizard, for whoever has the one-time
-// code from the VM's console; afterwards a login and a summary. They are plain HTML
+// code from the VM's console; afterwards a login, the state, and what is needed most:
+// restart of services and machine, support bundles. They are plain HTML
 // that is made here: they work without a script, at any width, light and dark, and
 // load nothing from elsewhere.
 //
@@ -16,6 +17,7 @@ import (
 	"embed"
 	"errors"
 	"html/template"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -46,6 +48,12 @@ type Agent interface {
 	ApplySetup(ctx context.Context, a api.Answers) error
 	SetupRequest(ctx context.Context, names []string) (pem []byte, err error)
 	Act(ctx context.Context, service, action string) (api.Service, error)
+	Power(ctx context.Context, action string, p api.Power) (api.PowerState, error)
+	CancelPower(ctx context.Context) error
+	Bundles(ctx context.Context) ([]api.Bundle, error)
+	CreateBundle(ctx context.Context) (api.Bundle, error)
+	DownloadBundle(ctx context.Context, id string) (io.ReadCloser, error)
+	DeleteBundle(ctx context.Context, id string) error
 }
 
 var _ Agent = (*client.Client)(nil)
@@ -123,6 +131,15 @@ var routes = []route{
 	{"POST /setup/retry", setup, (*console).retry},
 	{"GET /setup/progress", setup, (*console).progress},
 	{"GET /setup/result", setup, (*console).result},
+	{"GET /services/{name}/{action}", admin, (*console).actPage},
+	{"POST /services/{name}/{action}", admin, (*console).act},
+	{"GET /power/{action}", admin, (*console).powerPage},
+	{"POST /power/{action}", admin, (*console).power},
+	{"POST /power/cancel", admin, (*console).cancelPower},
+	{"GET /support", admin, (*console).support},
+	{"POST /support", admin, (*console).createBundle},
+	{"GET /support/{id}", admin, (*console).downloadBundle},
+	{"POST /support/{id}/delete", admin, (*console).deleteBundle},
 	{"/", anybody, (*console).nowhere},
 }
 
@@ -150,7 +167,11 @@ func (c *console) serve(rt route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		guard(w.Header())
 		v := &visit{w: w, r: r, ctx: r.Context()}
-		if s, ok := c.Sessions.Of(r); ok {
+		of := c.Sessions.Of
+		if r.URL.Query().Has("part") {
+			of = c.Sessions.Peek // a page that follows by itself keeps nobody logged in
+		}
+		if s, ok := of(r); ok {
 			v.session = s
 			v.ctx = client.For(r.Context(), client.Behalf{User: s.User, Address: host(r.RemoteAddr), Over: local(r)})
 		}
@@ -159,7 +180,7 @@ func (c *console) serve(rt route) http.HandlerFunc {
 			return
 		}
 		if rt.who != anybody && v.session == nil {
-			http.Redirect(w, r, "/login", http.StatusSeeOther)
+			_ = v.strange()
 			return
 		}
 		if err := rt.handle(c, v); err != nil {
@@ -226,17 +247,21 @@ func cached(next http.Handler) http.Handler {
 // frame is what every page is given.
 type frame struct {
 	Title string
+	Host  string // as the browser calls the appliance
 	User  string // "" if nobody is logged in
 	CSRF  string
 	Path  string
 	Nav   []navItem
+	// Form is whether the page has a form that keeps its answers when somebody goes
+	// to another page of Nav.
+	Form bool
 	// Refresh is after how many seconds the page is loaded again; 0: never.
 	Refresh int
 	Body    any
 }
 
 type navItem struct {
-	Href, Title string
+	Name, Title string // Name is the last part of the page's path
 	Here        bool
 	Mark        string // "", "ok", "fault"
 }
@@ -247,7 +272,7 @@ func (c *console) render(v *visit, status int, name string, f frame) error {
 	if v.session != nil {
 		f.User, f.CSRF = v.session.User, v.session.CSRF
 	}
-	f.Path = v.r.URL.Path
+	f.Path, f.Host = v.r.URL.Path, host(v.r.Host)
 	var b bytes.Buffer
 	if err := c.pages.ExecuteTemplate(&b, name+".html", f); err != nil {
 		return err
@@ -298,6 +323,15 @@ func (c *console) fail(v *visit, err error) {
 
 func (c *console) nowhere(v *visit) error {
 	return fault.New(fault.NotFound, "There is no page at %s.", path.Clean(v.r.URL.Path))
+}
+
+// strange leads whoever has no session to the login; with the cookie of one that has
+// ended, the page says so.
+func (v *visit) strange() error {
+	if _, err := v.r.Cookie(session.Cookie); err == nil {
+		return v.redirect("/login?ended")
+	}
+	return v.redirect("/login")
 }
 
 func (v *visit) redirect(to string) error {

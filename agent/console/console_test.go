@@ -40,6 +40,7 @@ type appliance struct {
 	silent    error // of what is not the status
 	applied   []api.Answers
 	did       []string
+	bundles   []api.Bundle
 }
 
 func (a *appliance) About(context.Context) (api.About, error) {
@@ -47,7 +48,11 @@ func (a *appliance) About(context.Context) (api.About, error) {
 	defer a.mu.Unlock()
 	return api.About{Product: "Berth", Phase: a.setup.Phase, Code: a.setup.Phase != api.Ready && !a.installed}, nil
 }
-func (a *appliance) Status(context.Context) (api.Status, error)      { return a.status, nil }
+func (a *appliance) Status(context.Context) (api.Status, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.status, nil
+}
 func (a *appliance) Services(context.Context) ([]api.Service, error) { return a.services, a.silent }
 func (a *appliance) Disks(context.Context) (api.Disks, error)        { return a.disks, a.silent }
 func (a *appliance) Certificates(context.Context) (api.Certificates, error) {
@@ -94,6 +99,39 @@ func (a *appliance) Act(_ context.Context, service, action string) (api.Service,
 	defer a.mu.Unlock()
 	a.did = append(a.did, action+" "+service)
 	return api.Service{}, nil
+}
+
+func (a *appliance) Power(_ context.Context, action string, p api.Power) (api.PowerState, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.status.Power != nil {
+		return *a.status.Power, fault.New(fault.Conflict, "a %s is planned", a.status.Power.Action).WithHint("cancel it first")
+	}
+	a.did = append(a.did, action+" "+p.Reason)
+	return api.PowerState{Action: action}, nil
+}
+func (a *appliance) CancelPower(context.Context) error {
+	a.status.Power = nil
+	return nil
+}
+func (a *appliance) Bundles(context.Context) ([]api.Bundle, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.bundles), a.silent
+}
+func (a *appliance) CreateBundle(context.Context) (api.Bundle, error) {
+	a.bundles = append(a.bundles, api.Bundle{ID: "b1", State: "running", Doing: "logs/journal", Begun: time.Date(2026, 11, 21, 20, 0, 0, 0, time.UTC)})
+	return a.bundles[0], nil
+}
+func (a *appliance) DownloadBundle(_ context.Context, id string) (io.ReadCloser, error) {
+	if id != "b1" {
+		return nil, fault.New(fault.NotFound, "there is no such bundle")
+	}
+	return io.NopCloser(strings.NewReader("tar and gzip")), nil
+}
+func (a *appliance) DeleteBundle(context.Context, string) error {
+	a.bundles = nil
+	return nil
 }
 
 func (a *appliance) phase(p string) {

@@ -109,6 +109,21 @@ func (d *draft) given(name string) bool {
 	return slices.Contains(d.known, name)
 }
 
+// uncertified is the fault of somebody who wants a certificate from elsewhere and has
+// given none: the appliance would make one of its own, and nobody had asked for that.
+func (d *draft) uncertified() []api.Fault {
+	f := api.Fault{Field: "tls.certificate", Text: "there is no certificate yet"}
+	switch {
+	case d.certificate == ownCertificate || d.given("tls.certificate"):
+		return nil
+	case d.certificate == requestedCertificate:
+		f.Hint = "bring the one that your authority makes of the request; or let the appliance make one, and request yours later"
+	default:
+		f.Hint = "paste it or choose its file, or let the appliance make one"
+	}
+	return []api.Fault{f}
+}
+
 // final are the answers as the agent gets them: without what belongs to a choice
 // that was not made.
 func (d *draft) final() api.Answers {

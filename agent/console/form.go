@@ -41,6 +41,19 @@ func inWords(value string) string {
 	return words
 }
 
+// help is what a page says about a question; of choices, with the words of inWords.
+func help(q property.Property) string {
+	switch q.Name() {
+	case "network.mode":
+		return "With DHCP, addresses, gateway and DNS come from the network; static ones are typed below."
+	case "registry.auth_mode":
+		return "An LDAP directory or an OpenID Connect provider is set up in the registry afterwards."
+	case "tls.certificate":
+		return "PEM, or the PEM in base64; it may be followed by its chain."
+	}
+	return wizard.Help(q)
+}
+
 // id makes a property's name fit for an HTML id and for CSS.
 func id(name string) string { return strings.ReplaceAll(name, ".", "-") }
 
@@ -55,7 +68,7 @@ func inputs(p wizard.Page, d *draft, faults []api.Fault) []input {
 		if !ok {
 			continue
 		}
-		in := input{Name: name, ID: id(name), Label: q.Label, Help: wizard.Help(q), Kind: "text", Value: d.answers.Shown(name)}
+		in := input{Name: name, ID: id(name), Label: q.Label, Help: help(q), Kind: "text", Value: d.answers.Shown(name)}
 		switch {
 		case q.Password && wizard.Many(name):
 			in.Kind, in.Given, in.File = "secretlines", d.given(name), true
@@ -170,8 +183,10 @@ func about(faults []api.Fault, p wizard.Page) []api.Fault {
 func functions() template.FuncMap {
 	return template.FuncMap{
 		"bytes":       bytesOf,
+		"size":        func(n int64) string { return bytesOf(uint64(max(n, 0))) },
 		"fingerprint": fingerprint,
 		"sentence":    sentence,
+		"offered":     offered,
 		"id":          id,
 		"label":       labelOf,
 		"faultlink":   linkOf,

@@ -17,7 +17,7 @@ import (
 // home leads everybody to the page that is for him.
 func (c *console) home(v *visit) error {
 	if v.session == nil {
-		return v.redirect("/login")
+		return v.strange()
 	}
 	about, err := c.Agent.About(v.ctx)
 	if err != nil {
@@ -42,6 +42,7 @@ type summaryBody struct {
 	Certificates api.Certificates
 	Login        string
 	Open         bool // the setup has not been finished: there are answers to change
+	Own          bool // its certificate is from its own authority
 	// Silent are the parts that could not be asked, with the reasons.
 	Silent []string
 }
@@ -66,25 +67,37 @@ func (c *console) summary(v *visit, about api.About) error {
 	b.Disks = disks.Disks
 	b.Certificates, err = c.Agent.Certificates(v.ctx)
 	miss("Certificates", err)
+	b.Own = err == nil && !b.Certificates.Supplied && b.Certificates.CA != nil
 	b.Login = registryHost(b.Status.Registry)
-	return c.render(v, 200, "summary", frame{Title: "Summary", Body: b})
+	page := "summary"
+	if v.r.URL.Query().Has("part") {
+		page = "state"
+	}
+	return c.render(v, 200, page, frame{Title: "Summary", Body: b})
 }
 
-// registryHost is what docker login is given: host, and port if it is not 443.
+// registryHost is what docker login is given: host, and port if it is not 443. A name
+// without a dot is none for Docker, which would look for it on Docker Hub.
 func registryHost(urls []string) string {
-	if len(urls) == 0 {
-		return ""
+	first := ""
+	for _, s := range urls {
+		u, err := url.Parse(s)
+		switch {
+		case err != nil:
+			continue
+		case strings.ContainsAny(u.Host, ".:"):
+			return u.Host
+		case first == "":
+			first = u.Host
+		}
 	}
-	u, err := url.Parse(urls[0])
-	if err != nil {
-		return ""
-	}
-	return u.Host
+	return first
 }
 
 // loginBody is the page for who is not known yet.
 type loginBody struct {
 	Code        bool // the setup waits for somebody with the code
+	Ended       bool // the session has
 	Failed      bool // it could not be finished
 	Fault, Hint string
 	User        string
@@ -94,7 +107,7 @@ func (c *console) loginPage(v *visit) error {
 	if v.session != nil {
 		return v.redirect("/")
 	}
-	return c.showLogin(v, 200, loginBody{})
+	return c.showLogin(v, 200, loginBody{Ended: v.r.URL.Query().Has("ended")})
 }
 
 func (c *console) showLogin(v *visit, status int, b loginBody) error {

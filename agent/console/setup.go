@@ -48,8 +48,7 @@ type questionBody struct {
 	Page   wizard.Page
 	Inputs []input
 	Faults []api.Fault // all of the page's, for its head
-	Next   string      // where the button leads
-	First  bool
+	Back   string      // the page before; "": this is the first
 	Last   bool
 	// More is what single pages have beside questions.
 	Times       []api.TimeAnswer
@@ -92,25 +91,28 @@ func (c *console) question(v *visit, p wizard.Page, d draft, known api.Setup) (e
 // check gives everything that is wrong with the draft.
 func (c *console) check(v *visit, d *draft, known api.Setup) ([]api.Fault, error) {
 	faults, err := faultsOf(c.Agent.CheckSetup(v.ctx, d.final()))
-	return append(faults, d.answers.CheckDisks(known.Disks)...), err
+	return slices.Concat(faults, d.uncertified(), d.answers.CheckDisks(known.Disks)), err
 }
 
 func (c *console) show(v *visit, status int, p wizard.Page, d *draft, known api.Setup, faults []api.Fault, times []api.TimeAnswer) error {
 	pages := wizard.Pages()
 	at := slices.IndexFunc(pages, func(x wizard.Page) bool { return x.Name == p.Name })
-	body := questionBody{Page: p, Inputs: inputs(p, d, faults), Faults: faults, Times: times, First: at == 0, Last: at == len(pages)-1,
+	body := questionBody{Page: p, Inputs: inputs(p, d, faults), Faults: faults, Times: times, Last: at == len(pages)-1,
 		Certificate: d.certificate, Request: d.request, Now: known.Network}
+	if at > 0 {
+		body.Back = pages[at-1].Name
+	}
 	if p.Name == wizard.Storage {
 		body.Roles, body.Others = storage(d, known.Disks, faults)
 	}
-	return c.render(v, status, "question", frame{Title: p.Title, Nav: nav(d, p.Name, faults), Body: body})
+	return c.render(v, status, "question", frame{Title: p.Title, Nav: nav(d, p.Name, faults), Form: true, Body: body})
 }
 
 // nav is the list of pages beside every page of the wizard.
 func nav(d *draft, here string, faults []api.Fault) []navItem {
 	var out []navItem
 	for _, p := range wizard.Pages() {
-		n := navItem{Href: "/setup/" + p.Name, Title: p.Title, Here: p.Name == here}
+		n := navItem{Name: p.Name, Title: p.Title, Here: p.Name == here}
 		if d.seen[p.Name] {
 			n.Mark = "ok"
 		}
@@ -119,11 +121,11 @@ func nav(d *draft, here string, faults []api.Fault) []navItem {
 		}
 		out = append(out, n)
 	}
-	return append(out, navItem{Href: "/setup/" + reviewPage, Title: "Review and apply", Here: here == reviewPage})
+	return append(out, navItem{Name: reviewPage, Title: "Review and apply", Here: here == reviewPage})
 }
 
 // answer takes a page's form. Whatever was typed is kept; the browser goes on if
-// nothing on the page is wrong.
+// nothing on the page is wrong, and to a page that was asked for in any case.
 func (c *console) answer(v *visit, p wizard.Page, d draft, known api.Setup) error {
 	refused := fill(v.r, p, &d)
 	switch p.Name {
@@ -132,9 +134,16 @@ func (c *console) answer(v *visit, p wizard.Page, d draft, known api.Setup) erro
 	case wizard.Storage:
 		refused = append(refused, chooseDisks(v.r, &d, known.Disks)...)
 	}
-	d.seen[p.Name] = true
 	defer func() { c.drafts.keep(v.session, d) }()
-	switch v.r.PostFormValue("do") {
+	do := v.r.PostFormValue("do")
+	if to, elsewhere := strings.CutPrefix(do, "to:"); elsewhere {
+		if _, ok := wizard.Find(to); !ok {
+			to = reviewPage
+		}
+		return v.redirect("/setup/" + to)
+	}
+	d.seen[p.Name] = true
+	switch do {
 	case "test-time":
 		return c.testTime(v, p, &d, known, refused)
 	case "request":

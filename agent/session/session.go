@@ -158,7 +158,11 @@ func (s *Store) attempt(ctx context.Context, user, address string, verify func()
 		who = backoff.On("", address) // names that strangers think up take no room
 	}
 	if wait := s.backoff.Begin(who, s.o.Now()); wait > 0 {
-		return fault.Wrap(fault.TooMany, &Wait{wait}, "too many wrong passwords from this address").
+		what := "passwords"
+		if user == Setup {
+			what = "codes"
+		}
+		return fault.Wrap(fault.TooMany, &Wait{wait}, "too many wrong %s from this address", what).
 			WithHint("try again in %s", wait.Round(time.Second))
 	}
 	ok, err := s.inTurn(ctx, verify)
@@ -222,7 +226,13 @@ func token(id string) string {
 }
 
 // Of gives the session of a request's cookie, and moves its end on.
-func (s *Store) Of(r *http.Request) (*Session, bool) {
+func (s *Store) Of(r *http.Request) (*Session, bool) { return s.of(r, true) }
+
+// Peek is Of for a request that a page makes by itself, without anybody there: the
+// session ends when it would have.
+func (s *Store) Peek(r *http.Request) (*Session, bool) { return s.of(r, false) }
+
+func (s *Store) of(r *http.Request, used bool) (*Session, bool) {
 	c, err := r.Cookie(Cookie)
 	if err != nil {
 		return nil, false
@@ -233,7 +243,9 @@ func (s *Store) Of(r *http.Request) (*Session, bool) {
 	if found == nil || !now.Before(found.Ends()) {
 		return nil, false
 	}
-	found.Seen = now
+	if used {
+		found.Seen = now
+	}
 	return found.with(c.Value), true
 }
 

@@ -1,9 +1,10 @@
-// The pages work without this. It follows the setup's progress without loading the
-// page anew, and hides the fields of choices that are not made.
+// The pages work without this. It follows the state of setup and appliance without
+// loading the page anew, and hides the fields of choices that are not made.
 "use strict";
 
 function progress(live) {
 	let silent = 0;
+	const every = Number(live.dataset.every) || 1500;
 	const look = async () => {
 		try {
 			const answer = await fetch(live.dataset.source, { headers: { Accept: "text/html" } });
@@ -14,7 +15,8 @@ function progress(live) {
 			if (!answer.ok) throw new Error(answer.statusText);
 			const page = new DOMParser().parseFromString(await answer.text(), "text/html");
 			// What is the same is left alone: it would be read aloud again and again.
-			if (page.body.textContent.trim() !== live.textContent.trim()) live.replaceChildren(...page.body.childNodes);
+			// Where somebody is with the keyboard, nothing is taken away.
+			if (page.body.textContent.trim() !== live.textContent.trim() && !live.contains(document.activeElement)) live.replaceChildren(...page.body.childNodes);
 			silent = 0;
 		} catch {
 			silent++;
@@ -22,9 +24,9 @@ function progress(live) {
 		document.getElementById("lost").hidden = silent < 5;
 		const phase = live.querySelector("[data-phase]")?.dataset.phase;
 		if (phase === "ready") location.assign(live.dataset.then);
-		else if (phase !== "failed") setTimeout(look, 1500);
+		else if (phase !== "failed") setTimeout(look, every);
 	};
-	setTimeout(look, 1500);
+	setTimeout(look, every);
 }
 
 // follow shows what belongs to the choice that is made, and nothing else.
