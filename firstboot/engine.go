@@ -43,13 +43,17 @@ type Work struct {
 	// Disks are the places of the roles, as far as they are known from earlier
 	// boots; Place records one.
 	Disks map[diskrole.Role]DiskState
-	state *State
-	save  func() error
+	// Replace are devices that somebody wants in place of the disks in Disks. What is
+	// refused is to be removed.
+	Replace map[diskrole.Role]string
+	state   *State
+	save    func() error
 }
 
 // Place records where a role's files are, durably: from now on it must be there at
 // every boot.
 func (w *Work) Place(role diskrole.Role, d DiskState) error {
+	delete(w.Replace, role)
 	if have, ok := w.Disks[role]; ok && have == d {
 		return nil
 	}
@@ -151,7 +155,9 @@ func (e *engine) begin() {
 	s := &e.state
 	s.Phase, s.Text, s.Hint, s.Missing, s.Faults, s.Warnings = Running, "", "", nil, nil, nil
 	s.Changed, s.Offered, s.Seen = nil, nil, nil
-	s.Boot = bootID()
+	if now := bootID(); s.Boot != now {
+		s.Boot, s.Replace = now, nil // a device has its name for one boot
+	}
 	old := map[string]StepState{}
 	for _, step := range s.Steps {
 		old[step.Name] = step
@@ -266,7 +272,7 @@ func (e *engine) do(ctx context.Context, step Step) (text string, err error) {
 	if e.state.Disks == nil {
 		e.state.Disks = map[diskrole.Role]DiskState{}
 	}
-	w := &Work{Answers: e.answers, First: !e.state.Done(), Disks: e.state.Disks, Log: e.Log.With("step", step.Name), state: &e.state, save: e.save}
+	w := &Work{Answers: e.answers, First: !e.state.Done(), Disks: e.state.Disks, Replace: e.state.Replace, Log: e.Log.With("step", step.Name), state: &e.state, save: e.save}
 	if step.Check != nil {
 		done, err := step.Check(limited, w)
 		if err != nil || done {

@@ -89,6 +89,9 @@ type State struct {
 	Seen map[string]string `json:"seen,omitempty"`
 	// Disks are the roles that have a place, and must have it again.
 	Disks map[diskrole.Role]DiskState `json:"disks,omitempty"`
+	// Replace are devices that shall be the disks of roles from the next run on,
+	// because those that they had are lost; see Replace.
+	Replace map[diskrole.Role]string `json:"replace,omitempty"`
 	// Answers is the id of the answers that the steps were done with.
 	Answers string `json:"answers,omitempty"`
 }

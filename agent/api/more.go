@@ -64,6 +64,11 @@ type Disk struct {
 	Text        string `json:"text,omitempty"`
 }
 
+// DiskReplacement is the disk that a role gets for its lost one.
+type DiskReplacement struct {
+	Device string `json:"device"` // such as /dev/sdd
+}
+
 // Disks are all, and the limits.
 type Disks struct {
 	Disks    []Disk        `json:"disks"`

@@ -161,6 +161,11 @@ func (c *Client) Grow(ctx context.Context, role string) (api.Disk, error) {
 	return send[api.Disk](ctx, c, http.MethodPost, segment("/disks/%s/grow", role), nil)
 }
 
+// ReplaceDisk takes another disk for a role whose own one is lost.
+func (c *Client) ReplaceDisk(ctx context.Context, role, device string) (api.Disks, error) {
+	return send[api.Disks](ctx, c, http.MethodPost, segment("/disks/%s/replace", role), api.DiskReplacement{Device: device})
+}
+
 // Proxy is the proxy for outgoing connections.
 func (c *Client) Proxy(ctx context.Context) (api.Proxy, error) {
 	return get[api.Proxy](ctx, c, "/proxy")

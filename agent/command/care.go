@@ -16,7 +16,7 @@ import (
 
 func (a *app) disksCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "disks", Short: "Show how full the disks are, change their limits, or let one grow", Args: cobra.NoArgs, GroupID: "care",
+		Use: "disks", Short: "Show how full the disks are, change their limits, let one grow, or replace a lost one", Args: cobra.NoArgs, GroupID: "care",
 		Example: "  berth-agent disks\n  berth-agent disks grow data",
 		RunE: func(c *cobra.Command, _ []string) error {
 			d, err := a.agent().Disks(c.Context())
@@ -50,6 +50,13 @@ func (a *app) disksCommand() *cobra.Command {
 				}
 				return a.said(nil, "%s has %s now", d.Role, size(d.Bytes))
 			})
+		},
+	}, &cobra.Command{
+		Use: "replace ROLE DEVICE", Short: "Take another disk for a role whose own one is lost", Args: cobra.ExactArgs(2), ValidArgs: []string{"data", "database", "log"},
+		Long: "When a disk is missing the appliance does not start. If it is lost for good, this takes\nanother one in its place and goes on with the start: a blank one for the log, a copy of\nthe lost one for data or database. A disk with anything else on it is not touched.",
+		RunE: func(c *cobra.Command, args []string) error {
+			d, err := a.agent().ReplaceDisk(c.Context(), args[0], args[1])
+			return show(a, d, err, a.writeDisks)
 		},
 	})
 	return c

@@ -15,6 +15,7 @@ import (
 	"berth/appliance/durable"
 	"berth/appliance/fault"
 	"berth/appliance/setting"
+	"berth/firstboot"
 )
 
 // mounts are where the roles' file systems are.
@@ -146,7 +147,30 @@ func (m *Machine) Grow(ctx context.Context, role string) (api.Disk, error) {
 		}
 	}
 	return api.Disk{}, fault.New(fault.Precondition, "the role %s has no disk of its own: it is a directory on the system disk", role).
-		WithHint("add a disk to the virtual machine and restart it; the first boot takes a marked one")
+		WithHint("enlarge the system disk in vCenter and restart the virtual machine")
+}
+
+// Replace takes another disk for a role whose own one is lost, after which the start
+// has failed, and goes on with the start.
+func (m *Machine) Replace(ctx context.Context, role, device string) (api.Disks, error) {
+	r, ok := diskrole.Parse(role)
+	if !ok || r == diskrole.System {
+		return api.Disks{}, fault.New(fault.NotFound, "there is no disk %.40q that can be replaced", role).WithHint("there are data, database and log")
+	}
+	if device == "" {
+		return api.Disks{}, fault.New(fault.Invalid, "which disk is to be taken for %s is missing", role).On("device")
+	}
+	if err := firstboot.Replace(m.path(setting.StateDir), r, device); err != nil {
+		return api.Disks{}, err
+	}
+	err := m.o.System.Restart(ctx, firstbootUnit)
+	if step, failed := m.state().Failure(); failed { // why the unit has failed
+		return api.Disks{}, fault.New(fault.Precondition, "%s", step.Text).WithHint("%s", step.Hint)
+	}
+	if err != nil {
+		return api.Disks{}, err
+	}
+	return m.Disks(ctx)
 }
 
 const (

@@ -12,6 +12,7 @@ func diskRoutes() []route {
 		{"GET", "/disks", admin, "", "The disks by their roles, and how full they are", handle((*API).disks)},
 		{"PUT", "/disks", admin, "change the disks' limits", "Change when a disk counts as nearly full, and when the registry takes no more pushes", handle((*API).setDisks)},
 		{"POST", "/disks/{role}/grow", admin, "grow a disk", "Make a file system as large as its disk, which was enlarged in vCenter", handle((*API).grow)},
+		{"POST", "/disks/{role}/replace", admin, "replace a lost disk", "Take another disk for a role whose own one is lost, and go on with the start that has failed", handle((*API).replaceDisk)},
 	}
 }
 
@@ -40,6 +41,14 @@ func (a *API) grow(r *request, in struct {
 }) (api.Disk, error) {
 	r.note(in.Role, "")
 	return a.o.Machine.Grow(r.Context(), in.Role)
+}
+
+func (a *API) replaceDisk(r *request, in struct {
+	Role string              `path:"role" doc:"data, database or log"`
+	Body api.DiskReplacement `body:""`
+}) (api.Disks, error) {
+	r.note(in.Role, in.Body.Device)
+	return a.o.Machine.Replace(r.Context(), in.Role, in.Body.Device)
 }
 
 func (a *API) proxy(r *request, _ none) (api.Proxy, error) { return a.o.Machine.Proxy(r.Context()) }

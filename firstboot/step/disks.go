@@ -31,7 +31,8 @@ type Place struct {
 
 // Choose finds the place of a role among the machine's disks, and touches nothing.
 // known is what earlier boots have recorded, nil before the first; chosen is the
-// blank disk that somebody wants for it, or firstboot.OnSystemDisk.
+// blank disk that somebody wants for it, or firstboot.OnSystemDisk. At a later boot
+// that is a disk for a role whose own one is lost.
 func Choose(role diskrole.Role, list []disk.Disk, known *firstboot.DiskState, chosen string) (Place, error) {
 	of := func(state disk.State) (found []disk.Disk) {
 		for _, d := range list {
@@ -43,7 +44,18 @@ func Choose(role diskrole.Role, list []disk.Disk, known *firstboot.DiskState, ch
 	}
 	ours := of(disk.Ours)
 	if known != nil {
-		return again(role, ours, *known)
+		place, err := again(role, ours, *known)
+		switch {
+		case chosen == "":
+			return place, err
+		case err == nil:
+			return Place{}, fault.New(fault.Precondition, "the disk for %s is there: %s", role, place.Disk.Device).WithHint("name the disk that is missing")
+		}
+		place, refusal := instead(role, list, chosen)
+		if refusal != nil {
+			return Place{}, errors.Join(err, refusal) // what is wrong with the boot comes first
+		}
+		return place, nil
 	}
 	switch {
 	case len(ours) == 1:
@@ -89,10 +101,36 @@ func again(role diskrole.Role, ours []disk.Disk, known firstboot.DiskState) (Pla
 	}
 	if len(ours) > 0 {
 		return Place{}, fault.New(fault.Precondition, "the disk for %s is another one than before: %s has the file system %s, and it was %s", role, ours[0].Device, ours[0].UUID, known.UUID).
-			WithHint("attach the disk that belongs to this appliance")
+			WithHint("attach the disk that belongs to this appliance; if it is lost: berth-agent disks replace %s %s", role, ours[0].Device)
 	}
 	return Place{}, fault.New(fault.Unavailable, "the disk for %s (label %s) is missing", role, role.Label()).
-		WithHint("attach it to the virtual machine again and restart; nothing is put in its place")
+		WithHint("attach it to the virtual machine again and restart; nothing is put in its place. If it is lost: berth-agent disks replace %s DEVICE", role)
+}
+
+// instead judges the disk that somebody wants in place of a role's lost one. The log
+// may begin anew. The data without their database, or the reverse, would be an empty
+// or a broken registry that looks like a sound one: there it must be a copy.
+func instead(role diskrole.Role, list []disk.Disk, device string) (Place, error) {
+	i := slices.IndexFunc(list, func(d disk.Disk) bool { return d.Device == device })
+	if i < 0 {
+		return Place{}, fault.New(fault.Precondition, "there is no disk %.60q to take for %s", device, role).WithHint("there are %s", devices(list))
+	}
+	d := list[i]
+	blank := d.State == disk.Blank || d.State == disk.Marked && d.Role == role
+	switch {
+	case d.State == disk.Ours && d.Role == role:
+		return Place{Disk: d}, nil
+	case blank && role == diskrole.Log:
+		return Place{Disk: d, Format: true}, nil
+	case blank:
+		return Place{}, fault.New(fault.Precondition, "the disk %s is blank, and the lost one had the %s of the registry", device, role).
+			WithHint("attach a copy of the lost disk: from the storage's snapshots, or a backup of the virtual machine")
+	}
+	what := d.Kind
+	if d.Role != "" {
+		what = "the disk for " + string(d.Role)
+	}
+	return Place{}, fault.New(fault.Precondition, "the disk %s is not blank: there is %s on it", device, what).WithHint("attach a blank one")
 }
 
 func devices(list []disk.Disk) string {
@@ -144,20 +182,27 @@ func find(ctx context.Context, w *firstboot.Work) (map[diskrole.Role]Place, erro
 			return nil, err
 		}
 		places, faults, lacking := map[diskrole.Role]Place{}, []error{}, false
+		var refused []diskrole.Role // in place of lost ones
 		for _, mp := range mountPoints {
 			var known *firstboot.DiskState
 			if d, ok := w.Disks[mp.role]; ok {
 				known = &d
 			}
 			chosen := w.Answers.UseDisks[mp.role]
+			if known != nil {
+				chosen = w.Replace[mp.role]
+			}
 			place, err := Choose(mp.role, list, known, chosen)
 			if err != nil {
-				faults = append(faults, err)
+				faults, refused = append(faults, err), append(refused, mp.role)
 			}
 			places[mp.role] = place
 			lacking = lacking || err != nil || place.Disk.Device == "" && known == nil && chosen != firstboot.OnSystemDisk
 		}
 		if !lacking || time.Now().After(end) {
+			for _, role := range refused {
+				delete(w.Replace, role)
+			}
 			return places, errors.Join(faults...)
 		}
 		select {
@@ -171,6 +216,9 @@ func find(ctx context.Context, w *firstboot.Work) (map[diskrole.Role]Place, erro
 // disk prepares the place of one role.
 func (m Machine) disk(ctx context.Context, w *firstboot.Work, place Place, role diskrole.Role, at string) (string, error) {
 	known, again := w.Disks[role]
+	if again && place.Disk.UUID != known.UUID {
+		w.Log.Warn("another disk replaces the lost one", "role", role, "device", place.Disk.Device, "lost", known.UUID)
+	}
 	if place.Disk.Device == "" {
 		if err := os.MkdirAll(at, 0o755); err != nil {
 			return "", fmt.Errorf("cannot make the directory %s: %w", at, err)

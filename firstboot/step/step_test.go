@@ -6,7 +6,6 @@ import (
 
 	"berth/appliance/disk"
 	"berth/appliance/diskrole"
-	"berth/appliance/fault"
 	"berth/firstboot"
 	"berth/firstboot/step"
 )
@@ -43,17 +42,38 @@ func TestChoose(t *testing.T) {
 		{"the same as before", []disk.Disk{other, ours}, &firstboot.DiskState{UUID: "u1"}, "", "/dev/sdb", false, ""},
 		{"missing", []disk.Disk{marked, blank}, &firstboot.DiskState{UUID: "u1"}, "", "", false, "is missing"},
 		{"another than before", []disk.Disk{other, marked}, &firstboot.DiskState{UUID: "u1"}, "", "", false, "another one than before"},
+		{"a copy, in place of the lost one", []disk.Disk{other, marked}, &firstboot.DiskState{UUID: "u1"}, "/dev/sdc", "/dev/sdc", false, ""},
+		{"a wish for another, but the own one is there", []disk.Disk{other, ours}, &firstboot.DiskState{UUID: "u1"}, "/dev/sdc", "", false, "is there: /dev/sdb"},
+		{"a blank one, in place of lost data", []disk.Disk{blank, marked}, &firstboot.DiskState{UUID: "u1"}, "/dev/sdf", "", false, "had the data"},
+		{"a marked one, in place of lost data", []disk.Disk{blank, marked}, &firstboot.DiskState{UUID: "u1"}, "/dev/sdd", "", false, "had the data"},
+		{"one that is not there, in place of the lost one", []disk.Disk{blank}, &firstboot.DiskState{UUID: "u1"}, "/dev/sdz", "", false, "no disk \"/dev/sdz\""},
+		{"one that is refused, which leaves the reason of the boot", []disk.Disk{blank}, &firstboot.DiskState{UUID: "u1"}, "/dev/sdz", "", false, "is missing"},
 		{"a directory before", []disk.Disk{ours, marked}, &firstboot.DiskState{}, "", "", false, ""},
 	} {
 		p, err := step.Choose(diskrole.Data, test.list, test.known, test.chosen)
 		if test.fault != "" {
-			if err == nil || !strings.Contains(err.Error(), test.fault) || fault.Of(err).Hint == "" {
+			if err == nil || !strings.Contains(err.Error(), test.fault) || firstboot.Faults(err)[0].Hint == "" {
 				t.Errorf("%s: %v", test.name, err)
 			}
 			continue
 		}
 		if err != nil || p.Disk.Device != test.device || p.Format != test.format {
 			t.Errorf("%s: %+v, %v", test.name, p, err)
+		}
+	}
+}
+
+// A lost log may begin anew, on a disk that has nothing of anybody's.
+func TestChooseForALostLog(t *testing.T) {
+	t.Parallel()
+	list := []disk.Disk{
+		{Device: "/dev/sda", State: disk.System}, {Device: "/dev/sdb", State: disk.Blank}, {Device: "/dev/sdc", State: disk.Marked, Role: diskrole.Log},
+		{Device: "/dev/sdd", State: disk.Marked, Role: diskrole.Data}, {Device: "/dev/sde", State: disk.Ours, Role: diskrole.Data, UUID: "u2"}, {Device: "/dev/sdf", State: disk.Foreign, Kind: "XFS"},
+	}
+	for device, refusal := range map[string]string{"/dev/sda": "not blank", "/dev/sdb": "", "/dev/sdc": "", "/dev/sdd": "the disk for data", "/dev/sde": "the disk for data", "/dev/sdf": "XFS"} {
+		p, err := step.Choose(diskrole.Log, list, &firstboot.DiskState{UUID: "u1"}, device)
+		if refusal == "" && (err != nil || p.Disk.Device != device || !p.Format) || refusal != "" && (err == nil || !strings.Contains(err.Error(), refusal) || firstboot.Faults(err)[0].Hint == "") {
+			t.Errorf("%s: %+v, %v", device, p, err)
 		}
 	}
 }

@@ -39,6 +39,41 @@ func TestMissingDisk(t *testing.T) {
 	admin(t, m, environment["registry.admin_password"])
 }
 
+// A lost disk for the log is replaced by a blank one; one for the data is not, and neither is a disk that is there.
+func TestLostDisk(t *testing.T) {
+	t.Parallel()
+	environment := passwords("network.hostname", "berth.berth.test")
+	m := boot.Start(t, boot.Options{Environment: environment})
+	phase(t, m, firstboot.Ready)
+	refused := func(role, device, why string) {
+		t.Helper()
+		if out, err := m.Try("berth-agent", "disks", "replace", role, device); err == nil || !strings.Contains(out+err.Error(), why) {
+			t.Errorf("%s for %s: %v: %s", device, role, err, out)
+		}
+	}
+	refused("log", m.Device(t, diskrole.Log), "does not lack")
+	m.PowerOff(t)
+	m.Lose(t, diskrole.Log)
+	m.On(t)
+	s := phase(t, m, firstboot.Failed)
+	if f, ok := s.Failure(); !ok || f.Name != "disks" || !strings.Contains(f.Hint, "berth-agent disks replace log") {
+		t.Errorf("the state is %+v", s)
+	}
+	refused("data", m.Device(t, diskrole.Log), "the disk for data is there")
+	refused("log", "/dev/none", "no disk")
+	refused("log", m.Device(t, diskrole.Data), "the disk for data")
+	m.Command(t, "berth-agent", "disks", "replace", "log", m.Device(t, diskrole.Log))
+	m.Serving(t, time.Minute)
+	if out := m.Command(t, "findmnt", "-n", "-o", "LABEL", setting.LogMount); strings.TrimSpace(out) != diskrole.Log.Label() {
+		t.Errorf("at %s is %s", setting.LogMount, out)
+	}
+	m.Kill(t)
+	m.On(t)
+	m.Serving(t, time.Minute)
+	phase(t, m, firstboot.Ready)
+	admin(t, m, environment["registry.admin_password"])
+}
+
 // Without an environment it waits for answers. A disk without a mark is nobody's before somebody says what it is for: until
 // then the step fails and says so, and other answers go on from there.
 func TestUnmarkedDisks(t *testing.T) {

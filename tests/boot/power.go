@@ -152,6 +152,14 @@ func (m *Machine) Attach(role diskrole.Role) {
 	m.disks = append(m.disks, role)
 }
 
+// Lose puts a blank disk, without a mark, in place of one of a machine that is off.
+func (m *Machine) Lose(t testing.TB, role diskrole.Role) {
+	t.Helper()
+	if err := errors.Join(os.Truncate(m.image(role), 0), os.Truncate(m.image(role), DiskSize)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Grow makes a disk larger while the machine runs, as vSphere does.
 func (m *Machine) Grow(t testing.TB, role diskrole.Role, size int64) {
 	t.Helper()
