@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"berth/tests/berthtest"
 	"berth/tests/boot"
 )
@@ -212,6 +214,22 @@ func TestConfinement(t *testing.T) {
 				t.Errorf("%s has no %q:\n%s", u, want, status)
 			}
 		}
+	}
+	// The agent is root's, and sees what first boot has mounted. It loads no module, sets no clock, and mounts nothing.
+	pid := mainPIDs(t, m)["berth-agent"]
+	status := m.Command(t, "cat", "/proc/"+pid+"/status")
+	var bound uint64
+	for line := range strings.Lines(status) {
+		if hex, ok := strings.CutPrefix(line, "CapBnd:\t"); ok {
+			bound, _ = strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+		}
+	}
+	if bound == 0 || bound&(1<<unix.CAP_SYS_MODULE|1<<unix.CAP_SYS_TIME|1<<unix.CAP_SYS_RAWIO|1<<unix.CAP_SYS_PTRACE) != 0 ||
+		!strings.Contains(status, "NoNewPrivs:\t1") || !strings.Contains(status, "Seccomp:\t2") {
+		t.Errorf("the agent is not confined:\n%s", status)
+	}
+	if mounts := m.Command(t, "cat", "/proc/"+pid+"/mounts"); !strings.Contains(mounts, " /storage/data ext4 ") {
+		t.Errorf("the agent does not see the data disk:\n%s", mounts)
 	}
 	if out := m.Command(t, "ss", "-Hltn"); strings.Contains(out, ":5432") {
 		t.Errorf("PostgreSQL listens on the network:\n%s", out)
