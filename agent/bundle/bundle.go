@@ -85,13 +85,11 @@ func New(dir string, sources func() []Source, log *slog.Logger) (*Store, error) 
 		return nil, err
 	}
 	for _, b := range list {
-		if b.State == running {
-			b.State, b.Doing, b.Ended = failed, "", time.Now().UTC()
-			b.Fault = &api.Fault{Kind: fault.Unavailable.String(), Text: "the agent was restarted while it was being made", Hint: "make another one"}
-			if err := s.note(b); err != nil {
-				return nil, err
-			}
+		if b.State == failed { // also one that was cut off
 			os.Remove(s.file(b.ID))
+			if err := s.note(b); err != nil { // a full disk, which the agent must be there to help with
+				log.Error("cannot note the end of a support bundle", "err", err)
+			}
 		}
 	}
 	return s, nil
@@ -146,7 +144,16 @@ func (s *Store) Get(id string) (api.Bundle, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return b, missing
 	}
+	if err == nil && b.State == running {
+		cutOff(&b) // its end could not be noted
+	}
 	return b, err
+}
+
+// cutOff makes a bundle that nobody makes any more one that has failed.
+func cutOff(b *api.Bundle) {
+	b.State, b.Doing, b.Ended = failed, "", time.Now().UTC()
+	b.Fault = &api.Fault{Kind: fault.Unavailable.String(), Text: "it was cut off while it was being made", Hint: "make another one"}
 }
 
 // Open gives the content of a bundle that is done. The caller closes it.
@@ -275,7 +282,8 @@ func (s *Store) fill(ctx context.Context, id string) (int64, error) {
 	if err == nil {
 		err = add(archive, id+"/manifest.json", manifest)
 	}
-	return counted.n, errors.Join(err, archive.Close(), zipped.Close(), f.Sync())
+	err = errors.Join(err, archive.Close(), zipped.Close(), f.Sync()) // which write what is counted
+	return counted.n, err
 }
 
 // read asks a source, for a bounded time, and takes secrets and length from what

@@ -162,4 +162,15 @@ func TestRestart(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, id+".tar.gz")); !os.IsNotExist(err) {
 		t.Errorf("its half is still there: %v", err)
 	}
+	// So has one whose end could not be noted, on a full disk; it can be deleted.
+	const other = "20260102-000000-abcdef"
+	if err := os.WriteFile(filepath.Join(dir, other+".json"), []byte(`{"id":"`+other+`","state":"running"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := s.Get(other); err != nil || b.State != "failed" || b.Fault == nil {
+		t.Errorf("%+v, %v", b, err)
+	}
+	if err := s.Delete(other); err != nil {
+		t.Error(err)
+	}
 }
