@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,7 +37,7 @@ func Run(root *cobra.Command, args []string, stderr io.Writer) int {
 	context.AfterFunc(ctx, stop) // restores the default action for the second signal
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SuggestionsMinimumDistance = 2
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Mistake(err) })
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return &usageError{err, c.CommandPath()} })
 	if root.RunE == nil {
 		root.Args, root.RunE = cobra.ArbitraryArgs, unknown
 	}
@@ -55,6 +56,9 @@ func Run(root *cobra.Command, args []string, stderr io.Writer) int {
 	case err == nil:
 		return OK
 	case errors.Is(err, ErrUnwell):
+		return Failed
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		fmt.Fprintf(stderr, "%s: interrupted\n", root.Name())
 		return Failed
 	}
 	printError(stderr, root.Name(), err)
@@ -78,10 +82,13 @@ func unknown(c *cobra.Command, args []string) error {
 
 // Mistake makes an error one on the command line: the exit code is Usage, and the
 // hint is the help.
-func Mistake(err error) error { return &usageError{err} }
+func Mistake(err error) error { return &usageError{err, ""} }
 
 // usageError is a mistake on the command line.
-type usageError struct{ error }
+type usageError struct {
+	error
+	command string // whose help has more; "": the program's
+}
 
 func (e *usageError) Unwrap() error { return e.error }
 
@@ -90,7 +97,7 @@ func countArgs(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
 			if err := check(c, args); err != nil {
-				return Mistake(fmt.Errorf("%s %w", c.CommandPath(), err))
+				return &usageError{fmt.Errorf("%s %w", c.CommandPath(), err), c.CommandPath()}
 			}
 			return nil
 		}
@@ -113,8 +120,8 @@ func printError(w io.Writer, program string, err error) {
 	if f, ok := errors.AsType[*fault.Error](err); ok && f.Hint != "" {
 		fmt.Fprintf(w, "  hint: %s\n", f.Hint)
 	}
-	if _, ok := errors.AsType[*usageError](err); ok {
-		fmt.Fprintf(w, "  hint: see %s --help\n", program)
+	if u, ok := errors.AsType[*usageError](err); ok {
+		fmt.Fprintf(w, "  hint: see %s --help\n", cmp.Or(u.command, program))
 	}
 }
 
