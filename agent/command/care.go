@@ -81,11 +81,16 @@ func (a *app) supportCommand() *cobra.Command {
 	}
 	var output string
 	create := &cobra.Command{Use: "create", Short: "Make a support bundle, and wait for it", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		to, err := a.target(output)
+		if err != nil {
+			return err
+		}
+		defer to.abandon() // nothing happens if it is whole
 		b, err := a.agent().CreateBundle(c.Context())
 		for err == nil && b.State == "running" {
 			select {
 			case <-c.Context().Done():
-				return c.Context().Err()
+				return fault.Wrap(fault.Unavailable, c.Context().Err(), "interrupted; %s is made all the same", b.ID).WithHint("berth-agent support download %s", b.ID)
 			case <-time.After(500 * time.Millisecond):
 			}
 			b, err = a.agent().Bundle(c.Context(), b.ID)
@@ -94,7 +99,7 @@ func (a *app) supportCommand() *cobra.Command {
 			err = fault.New(fault.Unavailable, "%s", b.Fault.Text).WithHint("%s", b.Fault.Hint)
 		}
 		if err == nil && output != "" {
-			err = a.download(c, b.ID, output)
+			err = a.download(c, b.ID, to)
 		}
 		return show(a, b, err, func(b api.Bundle) error { return a.said(nil, "%s: %s", b.ID, size(uint64(b.Bytes))) })
 	}}
@@ -103,7 +108,12 @@ func (a *app) supportCommand() *cobra.Command {
 		if output == "" {
 			output = "berth-support-" + args[0] + ".tar.gz"
 		}
-		return a.download(c, args[0], output)
+		to, err := a.target(output)
+		if err != nil {
+			return err
+		}
+		defer to.abandon()
+		return a.download(c, args[0], to)
 	}}
 	download.Flags().StringVarP(&output, "output", "o", "", "into `file`; - is standard output")
 	c.AddCommand(create, download,
@@ -126,27 +136,65 @@ func (a *app) listBundles(c *cobra.Command) error {
 	})
 }
 
-func (a *app) download(c *cobra.Command, id, output string) error {
+// target is where a download goes: a file, which is gone again if it does not become
+// whole, or standard output.
+type target struct {
+	io.Writer
+	file *os.File // nil: it is none, or whole
+}
+
+// target opens the file before there is anything to write: what cannot be written
+// is said at once. "-" is standard output, "" nothing.
+func (a *app) target(path string) (*target, error) {
+	if path == "" || path == "-" {
+		return &target{Writer: a.stdout}, nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "cannot write the file").On("--output")
+	}
+	return &target{f, f}, nil
+}
+
+// abandon takes half a file away.
+func (o *target) abandon() {
+	if o.file == nil {
+		return
+	}
+	info, err := o.file.Stat()
+	o.file.Close()
+	if err == nil && info.Mode().IsRegular() {
+		os.Remove(o.file.Name())
+	}
+}
+
+// whole closes the file.
+func (o *target) whole() error {
+	if o.file == nil {
+		return nil
+	}
+	info, err := o.file.Stat()
+	if err == nil && info.Mode().IsRegular() {
+		err = o.file.Sync()
+	}
+	if err != nil {
+		return err
+	}
+	f := o.file
+	o.file = nil
+	return f.Close()
+}
+
+func (a *app) download(c *cobra.Command, id string, to *target) error {
 	in, err := a.agent().DownloadBundle(c.Context(), id)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	if output == "-" {
-		_, err = io.Copy(a.stdout, in)
+	if _, err = io.Copy(to, in); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(output, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fault.Wrap(fault.Invalid, err, "cannot write the file").On("--output")
-	}
-	if _, err = io.Copy(f, in); err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	return to.whole()
 }
 
 func (a *app) configCommand() *cobra.Command {

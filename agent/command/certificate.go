@@ -64,7 +64,7 @@ func (a *app) certificateUpload() *cobra.Command {
 				}
 			}
 			if passphrase != "" {
-				p, err := a.password(passphrase, "")
+				p, err := a.password(c.Context(), passphrase, "")
 				if err != nil {
 					return err
 				}

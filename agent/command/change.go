@@ -2,6 +2,7 @@ package command
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	"berth/agent/api"
 	"berth/appliance/cli"
+	"berth/appliance/fault"
 	"berth/appliance/setting"
 )
 
@@ -38,7 +40,10 @@ func (a *app) networkCommand() *cobra.Command {
 func (a *app) writeNetwork(n api.Network) error {
 	pending := ""
 	if n.Pending != nil {
-		pending = n.Pending.ID + ", taken back at " + at(n.Pending.Until) + " unless it is confirmed"
+		pending = n.Pending.ID + ", is being made"
+		if n.Pending.Applied {
+			pending = n.Pending.ID + ", taken back at " + at(n.Pending.Until) + " unless it is confirmed"
+		}
 	}
 	s := n.Settings
 	mode := s.Mode
@@ -78,7 +83,11 @@ func (a *app) networkSet() *cobra.Command {
 			}
 			p, err := a.agent().ChangeNetwork(c.Context(), s)
 			return show(a, p, err, func(p api.Pending) error {
-				return a.said(nil, "the change is taken back at %s unless it is confirmed:\n  berth-agent network confirm %s\nor at the console: %s", at(p.Until), p.ID, list(p.Addresses))
+				where := "by its new address"
+				if len(p.Addresses) > 0 {
+					where = "at " + list(p.Addresses)
+				}
+				return a.said(nil, "the change is taken back at %s unless it is confirmed:\n  berth-agent network confirm %s\nor over the network, %s", at(p.Until), p.ID, where)
 			})
 		},
 	}
@@ -230,6 +239,9 @@ func (a *app) sshCommand() *cobra.Command {
 	enabled, disabled := true, false
 	var hours float64
 	on := &cobra.Command{Use: "on", Short: "Switch SSH on, for ever or for a time", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		if math.IsNaN(hours) || math.IsInf(hours, 0) {
+			return fault.New(fault.Invalid, "it must be a number").On("--hours")
+		}
 		s, err := a.agent().SetSSH(c.Context(), api.SetSSH{Enabled: &enabled, Hours: &hours})
 		return show(a, s, err, a.writeSSH)
 	}}
@@ -266,11 +278,11 @@ func (a *app) writeSSH(s api.SSH) error {
 func (a *app) passwordCommand() *cobra.Command {
 	var file string
 	c := &cobra.Command{
-		Use: "password console|root|registry", Short: "Change a password", Args: cobra.ExactArgs(1), ValidArgs: []string{"console", "root", "registry"}, GroupID: "change",
+		Use: "password console|root|registry", Short: "Change a password", Args: cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs), ValidArgs: []string{"console", "root", "registry"}, GroupID: "change",
 		Long:    "Changes the password of console (the user admin at port 5480), root (of the machine) or\nregistry (the user admin of the registry). It is asked for, or read from standard input\nor a file; never given on the command line, which others can see.",
 		Example: "  berth-agent password console\n  berth-agent password registry --password-file /root/password",
 		RunE: func(c *cobra.Command, args []string) error {
-			p, err := a.password(file, "new password of "+args[0])
+			p, err := a.password(c.Context(), file, "new password of "+args[0])
 			if err != nil {
 				return err
 			}

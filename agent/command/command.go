@@ -8,8 +8,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"berth/agent/client"
 	"berth/appliance/cli"
@@ -57,7 +60,37 @@ func newRoot(a *app) *cobra.Command {
 		a.proxyCommand(), a.syslogCommand(), a.disksCommand(), a.supportCommand(), a.configCommand(), a.setupCommand(), a.serveCommand(), firstboot.New(), a.screenCommand(),
 		a.versionCommand())
 	root.AddCommand(a.powerCommands()...)
+	for _, c := range root.Commands() {
+		for _, sub := range c.Commands() {
+			switch sub.Name() {
+			case "set", "add", "remove":
+				sub.RunE = a.alone(sub.RunE)
+			}
+		}
+	}
 	return root
+}
+
+// patience is how long a command waits for another one of its kind.
+const patience = 10 * time.Second
+
+// alone lets a command run that reads settings, changes what it was told, and sends
+// them back whole: two at a time would undo each other's change. One that hangs for
+// long does not keep the others from their work.
+func (a *app) alone(run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		dir, err := os.Open(filepath.Dir(a.socket))
+		if err != nil {
+			return run(c, args) // which says that the agent does not answer
+		}
+		defer dir.Close()
+		for end := time.Now().Add(patience); time.Now().Before(end) && c.Context().Err() == nil; time.Sleep(20 * time.Millisecond) {
+			if unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+				break
+			}
+		}
+		return run(c, args)
+	}
 }
 
 func (a *app) versionCommand() *cobra.Command {
@@ -81,6 +114,6 @@ func isTerminal(f any) bool {
 	if !ok {
 		return false
 	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
+	return err == nil
 }

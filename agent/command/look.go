@@ -58,7 +58,11 @@ func (a *app) servicesCommand() *cobra.Command {
 					if s.State == "failed" {
 						state += " (" + s.Detail + ")"
 					}
-					rows = append(rows, []string{s.Name, state, at(s.Since), size(s.MemoryBytes), strconv.Itoa(s.Restarts), s.Title})
+					memory := ""
+					if s.MemoryBytes > 0 { // else it does not run, or nobody counts
+						memory = size(s.MemoryBytes)
+					}
+					rows = append(rows, []string{s.Name, state, at(s.Since), memory, strconv.Itoa(s.Restarts), s.Title})
 				}
 				return a.table(rows...)
 			})

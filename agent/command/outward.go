@@ -36,7 +36,7 @@ func (a *app) proxyCommand() *cobra.Command {
 			}
 		}
 		if file != "" {
-			password, err := a.password(file, "")
+			password, err := a.password(c.Context(), file, "")
 			if err != nil {
 				return err
 			}

@@ -31,10 +31,13 @@ type recorded struct {
 	disks     []machine.BlockDevice
 	published map[string]string
 	tools     bool // guestinfo is there
+	// hold keeps a restart from ending; it gives up when its context ends. nil: it ends at once.
+	hold   chan struct{}
+	gaveUp chan struct{}
 }
 
 func newRecorded() *recorded {
-	return &recorded{published: map[string]string{}, fail: map[string]error{}, confirmed: make(chan setting.Network, 1)}
+	return &recorded{published: map[string]string{}, fail: map[string]error{}, confirmed: make(chan setting.Network, 1), gaveUp: make(chan struct{}, 1)}
 }
 
 func (s *recorded) note(format string, args ...any) error {
@@ -159,11 +162,26 @@ func (s *recorded) Units(_ context.Context, patterns ...string) ([]systemd.Unit,
 	return list, nil
 }
 
-func (s *recorded) Start(_ context.Context, u string) error   { return s.note("start %s", u) }
-func (s *recorded) Stop(_ context.Context, u string) error    { return s.note("stop %s", u) }
-func (s *recorded) Restart(_ context.Context, u string) error { return s.note("restart %s", u) }
-func (s *recorded) Reboot(context.Context) error              { return s.note("reboot") }
-func (s *recorded) PowerOff(context.Context) error            { return s.note("poweroff") }
+func (s *recorded) Start(_ context.Context, u string) error { return s.note("start %s", u) }
+func (s *recorded) Stop(_ context.Context, u string) error  { return s.note("stop %s", u) }
+func (s *recorded) Restart(ctx context.Context, u string) error {
+	err := s.note("restart %s", u)
+	s.mu.Lock()
+	hold := s.hold
+	s.mu.Unlock()
+	if hold == nil {
+		return err
+	}
+	select {
+	case <-hold:
+		return err
+	case <-ctx.Done():
+		s.gaveUp <- struct{}{}
+		return ctx.Err()
+	}
+}
+func (s *recorded) Reboot(context.Context) error   { return s.note("reboot") }
+func (s *recorded) PowerOff(context.Context) error { return s.note("poweroff") }
 
 func (s *recorded) ListDisks(context.Context) ([]machine.BlockDevice, error) {
 	s.mu.Lock()

@@ -122,7 +122,7 @@ func serveConsole(ctx context.Context, d daemon, certificates *machine.ConsoleCe
 			if d.listening != nil {
 				d.listening(l.Addr().String())
 			}
-			return serveHTTP(ctx, certificates.Listen(limitListener(l, consoleConnections)), h, log)
+			return serveHTTP(ctx, certificates.Listen(limitListener(l, consoleConnections, connectionsOfOne)), h, log)
 		}
 		if !told {
 			log.Error("cannot serve the console; it is tried again", "err", err)
@@ -135,44 +135,18 @@ func serveConsole(ctx context.Context, d daemon, certificates *machine.ConsoleCe
 	}
 }
 
-// consoleConnections is how many clients the console has at a time.
-const consoleConnections = 256
+// How many connections the console has at a time: in all, and from one place, so
+// that nobody keeps the others out by holding all there are.
+const (
+	consoleConnections = 256
+	connectionsOfOne   = 64
+)
 
 // serveHTTP serves one listener until ctx ends, then lets requests finish.
 func serveHTTP(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
 	srv := &http.Server{
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 32 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		MaxHeaderBytes: 32 << 10, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 32}, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	return unit.Serve(ctx, srv, l, 5*time.Second)
-}
-
-// limitListener takes no more connections than n at a time.
-func limitListener(l net.Listener, n int) net.Listener {
-	return &limited{Listener: l, turns: make(chan struct{}, n), closed: make(chan struct{})}
-}
-
-type limited struct {
-	net.Listener
-	turns  chan struct{}
-	closed chan struct{}
-}
-
-func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.turns <- struct{}{}:
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.turns
-		return nil, err
-	}
-	return &counted{Conn: c, done: func() { <-l.turns }}, nil
-}
-
-func (l *limited) Close() error {
-	close(l.closed)
-	return l.Listener.Close()
 }

@@ -18,7 +18,12 @@ func (a *app) statusCommand() *cobra.Command {
 		Long: "Says where the registry and the console are, how far the first boot is, and what is\n" +
 			"wrong, the cause first. The exit status is 1 if anything is.",
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, err := a.agent().Status(c.Context())
+			// What the agent knows may be half a minute old; who types this wants to know now.
+			agent := a.agent()
+			if _, err := agent.Health(c.Context()); err != nil {
+				return err
+			}
+			s, err := agent.Status(c.Context())
 			if err != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package command
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -114,9 +115,9 @@ func (a *app) input(path string) (string, error) {
 }
 
 // password reads a new password: from a file, from standard input, or at a terminal
-// twice, without showing it. It is never an argument, where every user of the
-// machine could read it.
-func (a *app) password(file, prompt string) (secret.Text, error) {
+// twice, without showing it, until ctx ends. It is never an argument, where every
+// user of the machine could read it.
+func (a *app) password(ctx context.Context, file, prompt string) (secret.Text, error) {
 	if file != "" {
 		text, err := a.input(file)
 		line, _, _ := strings.Cut(text, "\n")
@@ -130,19 +131,20 @@ func (a *app) password(file, prompt string) (secret.Text, error) {
 		}
 		return secret.Text(strings.TrimRight(line, "\r\n")), nil
 	}
-	first, err := a.ask(terminal, prompt+": ")
+	first, err := a.ask(ctx, terminal, prompt+": ")
 	if err != nil {
 		return "", err
 	}
-	again, err := a.ask(terminal, "once more: ")
+	again, err := a.ask(ctx, terminal, "once more: ")
 	if err == nil && again != first {
 		err = fault.New(fault.Invalid, "the two are not the same")
 	}
 	return first, err
 }
 
-// ask reads a line from a terminal whose echo is off meanwhile.
-func (a *app) ask(terminal *os.File, prompt string) (secret.Text, error) {
+// ask reads a line from a terminal whose echo is off meanwhile, and on again also
+// after a Ctrl-C.
+func (a *app) ask(ctx context.Context, terminal *os.File, prompt string) (secret.Text, error) {
 	fd := int(terminal.Fd())
 	was, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	if err != nil {
@@ -156,14 +158,25 @@ func (a *app) ask(terminal *os.File, prompt string) (secret.Text, error) {
 	defer func() { _ = unix.IoctlSetTermios(fd, unix.TCSETS, was) }()
 	fmt.Fprint(a.stderr, prompt)
 	defer fmt.Fprintln(a.stderr)
-	// One byte at a time: what follows the line is the next question's.
+	line := make(chan secret.Text, 1)
+	go func() { line <- readLine(terminal) }() // a read of a terminal cannot be cut off: it ends with the program
+	select {
+	case text := <-line:
+		return text, nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// readLine reads one byte at a time: what follows the line is the next question's.
+func readLine(r io.Reader) secret.Text {
 	var line []byte
 	for b := make([]byte, 1); len(line) < 4096; {
-		n, err := terminal.Read(b)
+		n, err := r.Read(b)
 		if n == 0 || err != nil || b[0] == '\n' {
 			break
 		}
 		line = append(line, b[0])
 	}
-	return secret.Text(strings.TrimRight(string(line), "\r")), nil
+	return secret.Text(strings.TrimRight(string(line), "\r"))
 }

@@ -18,9 +18,8 @@ import (
 	"berth/firstboot"
 )
 
-// Health makes all checks, root causes first: what failed in the first boot comes
-// before the disks, those before the database, that before the services.
-func (m *Machine) Health(ctx context.Context) api.Health {
+// look makes all checks.
+func (m *Machine) look(ctx context.Context) api.Health {
 	report := health.Run(ctx, m.checks())
 	w := api.Health{State: string(report.State), Checks: []api.Check{}}
 	for _, r := range report.Results {

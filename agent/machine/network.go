@@ -72,12 +72,12 @@ func (m *Machine) ChangeNetwork(ctx context.Context, n setting.Network) (api.Pen
 	return *done.Pending, nil
 }
 
-// changeNetwork begins a change that was checked.
-func (m *Machine) changeNetwork(ctx context.Context, old, n setting.Network) (api.Pending, error) {
-	if p, busy := m.o.System.PendingNetwork(); busy {
-		return p, fault.New(fault.Conflict, "a change of the network waits for its confirmation").WithHint("confirm or revert it first")
+// noPending refuses a second change of the network.
+func (m *Machine) noPending() error {
+	if _, busy := m.o.System.PendingNetwork(); busy {
+		return fault.New(fault.Conflict, "a change of the network waits for its confirmation").WithHint("confirm or revert it first")
 	}
-	return m.o.System.ChangeNetwork(ctx, old, n, confirmWithin)
+	return nil
 }
 
 // ConfirmNetwork keeps a change. over is the address of ours that the confirmation

@@ -144,7 +144,24 @@ func (m *Machine) SetSyslog(ctx context.Context, in api.Syslog) (api.Syslog, err
 	if err != nil {
 		return api.Syslog{}, err
 	}
+	m.dropAuthorities(in.Forward)
 	return m.Syslog(ctx)
+}
+
+// dropAuthorities removes those of collectors that are gone, or trust the system's.
+func (m *Machine) dropAuthorities(list []api.Collector) {
+	files, err := filepath.Glob(m.path(collectorsDir, "*.crt"))
+	for _, f := range files {
+		used := func(c api.Collector) bool {
+			return f == m.path(c.CA) || c.CACertificate != "" && f == m.path(m.caFile(c.Name))
+		}
+		if !slices.ContainsFunc(list, used) {
+			err = errors.Join(err, os.Remove(f))
+		}
+	}
+	if err != nil {
+		m.o.Log.Warn("cannot remove authorities of collectors", "err", err)
+	}
 }
 
 // writeAuthorities keeps the collectors' authorities, whose names were checked.

@@ -21,20 +21,40 @@ type recently struct {
 	health api.Health
 }
 
+// Health makes all checks, root causes first: what failed in the first boot comes before the disks, those before the
+// database, that before the services. Status says the same from then on.
+func (m *Machine) Health(ctx context.Context) api.Health {
+	r := &m.recent
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.make(ctx, m, m.Phase())
+}
+
 // recentHealth is Health, or its last answer if making that took more than a share of the time since. A boot that
-// has come to another phase is checked at once. Whoever wants to know now calls Health.
+// has come to another phase is checked at once, and so is a machine on which a service was started or stopped.
 func (m *Machine) recentHealth(ctx context.Context, phase string) api.Health {
 	r := &m.recent
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	began := time.Now()
-	if began.Before(r.until) && r.phase == phase {
+	if time.Now().Before(r.until) && r.phase == phase {
 		return r.health
 	}
-	h := m.Health(ctx)
+	return r.make(ctx, m, phase)
+}
+
+func (r *recently) make(ctx context.Context, m *Machine, phase string) api.Health {
+	began := time.Now()
+	h := m.look(ctx)
 	if ctx.Err() != nil {
 		return h // who asked has gone: half of it may not have been looked at
 	}
 	r.health, r.phase, r.until = h, phase, time.Now().Add(share*time.Since(began))
 	return h
+}
+
+// forget lets the next who asks make the checks.
+func (r *recently) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.until = time.Time{}
 }

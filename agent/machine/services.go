@@ -104,6 +104,7 @@ func (m *Machine) Act(ctx context.Context, name, action string) (api.Service, er
 		return api.Service{}, f.WithHint("there is %s", strings.Join(may, ", "))
 	}
 	unit := name + ".service"
+	defer m.recent.forget()
 	var err error
 	switch {
 	case name == "berth-agent": // it cannot wait for its own end

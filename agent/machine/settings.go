@@ -43,6 +43,11 @@ func (m *Machine) change(ctx context.Context, f func(*setting.Settings) error) (
 		done.Done = err == nil
 		return done, err
 	}
+	if touches(done.Changes, "network") {
+		if err := m.noPending(); err != nil { // before anything is done, not after half of it
+			return api.Applied{}, err
+		}
+	}
 	written := wanted
 	written.Network = old.Network
 	if err := m.write(written); err != nil {
@@ -52,7 +57,7 @@ func (m *Machine) change(ctx context.Context, f func(*setting.Settings) error) (
 		return api.Applied{}, err
 	}
 	if touches(done.Changes, "network") {
-		pending, err := m.changeNetwork(ctx, old.Network, wanted.Network)
+		pending, err := m.o.System.ChangeNetwork(ctx, old.Network, wanted.Network, confirmWithin)
 		if err != nil {
 			return api.Applied{}, err
 		}

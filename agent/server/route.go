@@ -1,10 +1,13 @@
 package server
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"net/netip"
 	"reflect"
 	"strings"
+	"time"
 
 	"berth/agent/api"
 	"berth/agent/session"
@@ -102,6 +105,9 @@ func handle[In, Out any](f func(*API, *request, In) (Out, error)) endpoint {
 // none is the argument of handlers without parameters.
 type none struct{}
 
+// changeTime is how long a change may take.
+const changeTime = 4 * time.Minute
+
 // serve is the way of every request: access, parameters, handler, trail, reply.
 func (a *API) serve(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
@@ -117,6 +123,13 @@ func (a *API) serve(rt route) http.Handler {
 			a.refuse(w, hr, err)
 			return
 		}
+		if rt.change != "" {
+			// A change that has begun is made, or taken back, as a whole, also if who wants it
+			// presses Ctrl-C meanwhile or closes the browser.
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(hr.Context()), changeTime)
+			defer cancel()
+			r.Request = hr.WithContext(ctx)
+		}
 		v, err := rt.endpoint.call(a, r)
 		if rt.change != "" {
 			a.record(rt, r, err)
@@ -129,21 +142,31 @@ func (a *API) serve(rt route) http.Handler {
 	})
 }
 
-// record puts a change into the audit trail, whether it was made or refused. Whoever
-// was told to wait has done nothing, and must not fill the trail with it.
+// record puts a change into the audit trail, whether it was made or refused. A
+// stranger who was told to wait, or has not even named himself, has done nothing: he
+// must not push out of the trail what others have done.
 func (a *API) record(rt route, r *request, err error) {
-	if fault.Is(err, fault.TooMany) {
+	if fault.Is(err, fault.TooMany) || r.caller.user == "" {
 		return
 	}
 	e := api.Event{User: r.caller.user, From: r.caller.address, Action: rt.change, Target: r.target, Detail: r.detail, Result: "ok"}
 	if err != nil {
-		f := fault.Of(err)
-		e.Result = f.Text
-		if f.Field != "" {
-			e.Result = f.Field + ": " + f.Text
-		}
+		e.Result = outcome(err)
 	}
 	a.o.Trail.Add(e)
+}
+
+// outcome is why a change was not made. The field stands behind the text: what
+// follows "password:" would be taken for one.
+func outcome(err error) string {
+	if u, ok := errors.AsType[*unprocessable](err); ok {
+		return u.text
+	}
+	f := fault.Of(err)
+	if f.Field != "" {
+		return f.Text + " (" + f.Field + ")"
+	}
+	return f.Text
 }
 
 // noRoute answers for paths that are not in the table, and for methods that a
