@@ -121,6 +121,37 @@ func TestApplyConfiguration(t *testing.T) {
 	b.wait("confirmed network", func() bool { return b.settings().Network.IP4 == "192.0.2.20/24" })
 }
 
+// Whoever uses the proxy reads it at the start: another password alone is a reason to restart, the same one is none.
+func TestSetProxy(t *testing.T) {
+	t.Parallel()
+	b := setup(t, installed)
+	b.begun()
+	set := func(p setting.Proxy, password string, restarts ...string) {
+		t.Helper()
+		b.system.forget()
+		got, err := b.client.SetProxy(t.Context(), api.Proxy{Proxy: p, Password: &password})
+		if err != nil || got.HasPassword != (password != "") || got.Password != nil {
+			t.Errorf("%+v, %v", got, err)
+		}
+		for i, name := range restarts {
+			restarts[i] = "restart berth-" + name + ".service"
+		}
+		if all := b.system.all(); !slices.Equal(all, restarts) {
+			t.Errorf("asked for %q, want %q", all, restarts)
+		}
+	}
+	p := setting.Proxy{HTTP: "http://proxy.example.com:3128", Username: "berth"}
+	set(p, "one", "core", "jobs")
+	set(p, "one")
+	set(p, "two", "core", "jobs")
+	set(p, "", "core", "jobs")
+	if _, err := b.client.ApplyConfiguration(t.Context(), "traces: http://collector.example.com:4318\n"); err != nil {
+		t.Fatal(err)
+	}
+	set(p, "three", "token", "core", "jobs", "registry")
+	set(setting.Proxy{}, "", "token", "core", "jobs", "registry")
+}
+
 func TestBrokenSettings(t *testing.T) {
 	t.Parallel()
 	b := setup(t, installed, func(b *rig) { b.write(setting.File, "https: [") })

@@ -14,6 +14,8 @@ import (
 func (a *app) proxyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "proxy", Short: "Show, change or test the proxy for outgoing connections", Args: cobra.NoArgs, GroupID: "change",
+		Long: "Show, change or test the proxy for outgoing connections.\n\nWebhooks, OIDC providers and a collector of traces are reached through it. Directories (LDAP), collectors of log\n" +
+			"messages, time servers, vCenter and an object store are connected to directly, as is this machine itself. A change\nrestarts the REST API and the background jobs; pushes and pulls go on.",
 		Example: "  berth-agent proxy set --http http://proxy.example.com:3128 --no-proxy .example.com,10.0.0.0/8\n  berth-agent proxy test https://registry-1.docker.io/v2/",
 		RunE: func(c *cobra.Command, _ []string) error {
 			p, err := a.agent().Proxy(c.Context())

@@ -144,5 +144,5 @@ func (m *Machine) mend(ctx context.Context, text string) (api.Applied, error) {
 		all = append(all, s.do(m, ctx, wanted))
 	}
 	done.Done = true
-	return done, errors.Join(append(all, m.restart(ctx, restarts(done.Changes)))...)
+	return done, errors.Join(append(all, m.restart(ctx, restarts(done.Changes, wanted)))...)
 }

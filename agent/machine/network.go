@@ -122,7 +122,7 @@ func (m *Machine) commitNetwork(ctx context.Context, n setting.Network) error {
 		return err
 	}
 	// Whoever tells clients the registry's name.
-	return errors.Join(err, m.restart(ctx, restarts([]api.Change{{Field: "hostnames"}})))
+	return errors.Join(err, m.restart(ctx, restarts([]api.Change{{Field: "hostnames"}}, s)))
 }
 
 // RestoreAccess gives the network back to DHCP, for good, and opens the console to

@@ -37,7 +37,8 @@ func (m *Machine) Proxy(context.Context) (api.Proxy, error) {
 	return p, err
 }
 
-// SetProxy changes the proxy.
+// SetProxy changes the proxy. What goes through it is restarted, also for another
+// password alone.
 func (m *Machine) SetProxy(ctx context.Context, p api.Proxy) (api.Proxy, error) {
 	password := secret.Text("")
 	if p.Password != nil {
@@ -46,12 +47,21 @@ func (m *Machine) SetProxy(ctx context.Context, p api.Proxy) (api.Proxy, error) 
 	if len(password) > 1024 || strings.ContainsFunc(password.Reveal(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return api.Proxy{}, fault.New(fault.Invalid, "it has control characters, or more than 1024").On("password")
 	}
-	_, err := m.change(ctx, func(s *setting.Settings) error {
-		s.Proxy = p.Proxy
+	renewed := false
+	var now setting.Settings
+	done, err := m.change(ctx, func(s *setting.Settings) error {
+		s.Proxy, now = p.Proxy, *s
 		if err := s.Check(); err != nil || p.Password == nil {
 			return err
 		}
 		file := m.path(setting.SecretFile(setting.ProxyPassword))
+		old, err := webproxy.Password(file)
+		if err != nil {
+			return err
+		}
+		if renewed = password != old; !renewed {
+			return nil
+		}
 		if password == "" {
 			if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -60,6 +70,9 @@ func (m *Machine) SetProxy(ctx context.Context, p api.Proxy) (api.Proxy, error) 
 		}
 		return durable.WriteFile(file, []byte(password.Reveal()+"\n"), 0o600)
 	})
+	if changed := []api.Change{{Field: "proxy.password"}}; err == nil && renewed && len(done.Changes) == 0 {
+		err = m.restart(ctx, restarts(changed, now))
+	}
 	if err != nil {
 		return api.Proxy{}, err
 	}

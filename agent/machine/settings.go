@@ -97,7 +97,7 @@ func plan(old, wanted setting.Settings) (api.Applied, error) {
 			done.Actions = append(done.Actions, s.title)
 		}
 	}
-	if units := restarts(done.Changes); units != nil {
+	if units := restarts(done.Changes, wanted); units != nil {
 		done.Actions = append(done.Actions, "restart "+strings.Join(units, ", "))
 	}
 	if touches(done.Changes, "network") {
@@ -152,7 +152,7 @@ func (m *Machine) follow(ctx context.Context, changes []api.Change, old, wanted 
 		}
 		return err
 	}
-	return m.restart(ctx, restarts(changes))
+	return m.restart(ctx, restarts(changes, wanted))
 }
 
 // restart restarts the units that run: one that does not will read the new settings
@@ -173,9 +173,10 @@ func (m *Machine) restart(ctx context.Context, units []string) error {
 	return errors.Join(all...)
 }
 
-// restarts are the units that read changed settings only at their start. systemd
-// holds their sockets: no connection is refused meanwhile.
-func restarts(changes []api.Change) []string {
+// restarts are the units that read changed settings only at their start; s are the
+// settings with the changes. systemd holds their sockets: no connection is refused
+// meanwhile.
+func restarts(changes []api.Change, s setting.Settings) []string {
 	var units []string
 	add := func(names ...string) {
 		for _, n := range names {
@@ -190,7 +191,10 @@ func restarts(changes []api.Change) []string {
 		case "logs":
 			add("berth-logs")
 		case "proxy":
-			add("berth-core", "berth-jobs")
+			if s.Traces != "" { // they all send spans
+				add("berth-token", "berth-core", "berth-jobs", "berth-registry")
+			}
+			add("berth-core", "berth-jobs") // OIDC, webhooks
 		case "hostnames":
 			add("berth-token", "berth-core", "berth-registry")
 		default:

@@ -90,14 +90,7 @@ func Test(ctx context.Context, p setting.Proxy, password secret.Text, target str
 	if err != nil {
 		return Result{}, fault.Wrap(fault.Invalid, err, "the address of the proxy cannot be used").On("proxy")
 	}
-	var refused int // the proxy's answer to CONNECT
-	transport := &http.Transport{Proxy: choose, DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots},
-		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
-			if answer.StatusCode != http.StatusOK {
-				refused = answer.StatusCode
-			}
-			return nil
-		}}
+	transport := &http.Transport{Proxy: choose, DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots}, OnProxyConnectResponse: Connected}
 	defer transport.CloseIdleConnections()
 	begun := time.Now()
 	answer, err := transport.RoundTrip(req) // redirects are not followed: they may lead anywhere
@@ -112,23 +105,31 @@ func Test(ctx context.Context, p setting.Proxy, password secret.Text, target str
 		r.Status = answer.StatusCode
 		if via != nil && u.Scheme == "http" { // without CONNECT, the proxy's own answer looks like the target's
 			if r.Status == http.StatusProxyAuthRequired || r.Status >= 502 && r.Status <= 504 {
-				return r, refusal(r.Status, via.Host, u.Host, p.Username)
+				return r, Refusal(r.Status, via, u.Host)
 			}
 		}
 		r.Text = fmt.Sprintf("%s was reached %s, and answered %s", u.Host, way, answer.Status)
 		return r, nil
 	}
-	if refused != 0 {
-		return r, refusal(refused, via.Host, u.Host, p.Username)
-	}
 	return r, explain(err, via, u)
 }
 
-// refusal puts a proxy's answer into words.
-func refusal(status int, proxy, target, username string) error {
+// Connected is for http.Transport.OnProxyConnectResponse: what the proxy answers to
+// CONNECT, if it is no success, becomes the request's Refusal.
+func Connected(_ context.Context, via *url.URL, connect *http.Request, answer *http.Response) error {
+	if answer.StatusCode == http.StatusOK {
+		return nil
+	}
+	return Refusal(answer.StatusCode, via, connect.Host)
+}
+
+// Refusal puts the answer of the proxy at via into words, when it was asked for target.
+// Errors: Precondition if somebody must change something, Unavailable if it may pass.
+func Refusal(status int, via *url.URL, target string) error {
+	proxy := via.Host
 	switch status {
 	case http.StatusProxyAuthRequired:
-		if username == "" {
+		if via.User.Username() == "" {
 			return fault.New(fault.Precondition, "the proxy %s wants a user name and a password", proxy).On("proxy.username")
 		}
 		return fault.New(fault.Precondition, "the proxy %s does not accept the user name and the password", proxy).On("proxy.username").
@@ -144,6 +145,12 @@ func refusal(status int, proxy, target, username string) error {
 
 // explain puts a failure on the way into words: which part of it is at fault.
 func explain(err error, via, target *url.URL) error {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		return f // of Connected
+	}
+	if via != nil && Unconnected(err) {
+		return Unreachable(err, via)
+	}
 	peer := "the address " + target.Host
 	if via != nil {
 		peer = "the proxy " + via.Host
@@ -158,14 +165,43 @@ func explain(err error, via, target *url.URL) error {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return fault.Wrap(fault.Precondition, err, "the certificate of %s is not right", target.Host)
 	}
+	if f := unreachable(err, peer); f != nil {
+		return f
+	}
+	return fault.Wrap(fault.Unavailable, err, "%s gives no usable answer", peer).WithHint("is there a web proxy at that address and port?")
+}
+
+// Unconnected reports whether an error of http.Transport came from connecting to the
+// proxy, not to what is behind it.
+func Unconnected(err error) bool {
+	e, ok := errors.AsType[*net.OpError](err)
+	return ok && e.Op == "proxyconnect" // so net/http marks them
+}
+
+// Unreachable puts into words why the proxy at via cannot be connected to. Errors:
+// Unavailable, or Precondition if its own certificate is at fault.
+func Unreachable(err error, via *url.URL) error {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return fault.Wrap(fault.Precondition, err, "the certificate of the proxy %s is not signed by a CA that is known here, or not right", via.Host)
+	}
+	if f := unreachable(err, "the proxy "+via.Host); f != nil {
+		return f
+	}
+	return fault.Wrap(fault.Unavailable, err, "the proxy %s cannot be connected to", via.Host).WithHint("does it speak TLS, as https:// in its address says?")
+}
+
+// unreachable says why there is no connection to peer; nil if there is one.
+func unreachable(err error, peer string) *fault.Error {
 	if e, ok := errors.AsType[*net.DNSError](err); ok {
 		return fault.Wrap(fault.Unavailable, err, "the name %s has no address", e.Name).WithHint("is the name right, and do the DNS servers answer?")
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fault.Wrap(fault.Unavailable, err, "%s does not answer in time", peer)
 	}
-	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" || ok && e.Op == "proxyconnect" {
-		return fault.Wrap(fault.Unavailable, err, "%s cannot be connected to", peer).WithHint("are host and port right, and does a firewall let it through?")
+	for e, ok := errors.AsType[*net.OpError](err); ok; e, ok = errors.AsType[*net.OpError](e.Err) {
+		if e.Op == "dial" {
+			return fault.Wrap(fault.Unavailable, err, "%s cannot be connected to", peer).WithHint("are host and port right, and does a firewall let it through?")
+		}
 	}
-	return fault.Wrap(fault.Unavailable, err, "%s gives no usable answer", peer).WithHint("is there a web proxy at that address and port?")
+	return nil
 }

@@ -2,9 +2,6 @@ package webproxy_test
 
 import (
 	"crypto/x509"
-	"encoding/base64"
-	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,58 +13,10 @@ import (
 	"berth/appliance/secret"
 	"berth/appliance/setting"
 	"berth/appliance/webproxy"
+	"berth/appliance/webproxy/webproxytest"
 )
 
-const user, password = "berth", `p@ss:w/ord%"`
-
-// proxy is a small web proxy that wants a name and a password, refuses targets by
-// their names, and has its own idea of where example.com is: requests for loopback
-// addresses never go through a proxy (x/net/http/httpproxy).
-func proxy(t *testing.T, targets map[string]string) *httptest.Server {
-	t.Helper()
-	want := "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Proxy-Authorization") != want {
-			w.Header().Set("Proxy-Authenticate", "Basic")
-			http.Error(w, "who?", http.StatusProxyAuthRequired)
-			return
-		}
-		switch {
-		case strings.HasPrefix(r.Host, "forbidden."):
-			http.Error(w, "no", http.StatusForbidden)
-		case strings.HasPrefix(r.Host, "away."):
-			http.Error(w, "no", http.StatusBadGateway)
-		case r.Method == http.MethodConnect:
-			c, err := net.Dial("tcp", targets[r.Host])
-			if err != nil {
-				http.Error(w, err.Error(), http.StatusBadGateway)
-				return
-			}
-			w.WriteHeader(http.StatusOK)
-			client, _, err := w.(http.Hijacker).Hijack()
-			if err != nil {
-				c.Close()
-				return
-			}
-			go func() { io.Copy(c, client); c.Close() }()
-			go func() { io.Copy(client, c); client.Close() }()
-		default:
-			r.RequestURI = ""
-			r.Header.Del("Proxy-Authorization")
-			r.URL.Host = targets[r.Host]
-			answer, err := http.DefaultTransport.RoundTrip(r)
-			if err != nil {
-				http.Error(w, err.Error(), http.StatusBadGateway)
-				return
-			}
-			defer answer.Body.Close()
-			w.WriteHeader(answer.StatusCode)
-			io.Copy(w, answer.Body)
-		}
-	}))
-	t.Cleanup(s.Close)
-	return s
-}
+const user, password = webproxytest.Username, webproxytest.Password
 
 func TestTest(t *testing.T) {
 	t.Parallel()
@@ -80,7 +29,7 @@ func TestTest(t *testing.T) {
 	plain, secure := httptest.NewServer(web), httptest.NewTLSServer(web)
 	t.Cleanup(plain.Close)
 	t.Cleanup(secure.Close)
-	p := proxy(t, map[string]string{"example.com": plain.Listener.Addr().String(), "example.com:443": secure.Listener.Addr().String()})
+	p := webproxytest.Start(t, map[string]string{"example.com": plain.Listener.Addr().String(), "example.com:443": secure.Listener.Addr().String()})
 	roots := x509.NewCertPool()
 	roots.AddCert(secure.Certificate())
 	all := setting.Proxy{HTTP: p.URL, Username: user}
@@ -106,6 +55,7 @@ func TestTest(t *testing.T) {
 		"target away, http": {all, password, "http://away.example.com", roots, fault.Unavailable, "works, and cannot reach"},
 		"https has its own": {setting.Proxy{HTTP: nobody, HTTPS: p.URL, Username: user}, password, "https://away.example.com", roots, fault.Unavailable, "works, and cannot reach"},
 		"no proxy there":    {setting.Proxy{HTTP: nobody}, "", "https://registry.example.com", roots, fault.Unavailable, "the proxy 127.0.0.1:1 cannot be connected to"},
+		"proxy unknown":     {setting.Proxy{HTTP: secure.URL}, "", "https://registry.example.com", x509.NewCertPool(), fault.Precondition, "the proxy " + secure.Listener.Addr().String() + " is not signed by a CA"},
 		"not a proxy":       {setting.Proxy{HTTP: strings.Replace(secure.URL, "https", "http", 1)}, "", "https://registry.example.com", roots, fault.Unavailable, "gives no usable answer"},
 		"excepted":          {setting.Proxy{HTTP: p.URL, NoProxy: []string{".invalid"}}, "", "https://registry.invalid", roots, fault.Unavailable, "registry.invalid"},
 		"unknown CA":        {setting.Proxy{}, "", secure.URL, x509.NewCertPool(), fault.Precondition, "not signed by a CA"},

@@ -255,7 +255,7 @@ func coreOptions(n *node, st stores) core.Options {
 		Pool: n.pool, Accounts: n.accounts, Projects: n.projects, Artifacts: st.artifacts, Configuration: n.configuration,
 		Labels: label.New(n.pool, n.outbox), Retention: retention.New(n.pool, n.outbox, n.tasks),
 		Quotas: quota.New(n.pool, n.outbox), Immutability: immutability.New(n.pool, n.outbox),
-		Directory: n.directory, OIDC: n.oidc(), Dial: n.dialer().DialContext, Sessions: session.New(n.pool, n.key, n.outbox), Key: n.key, Log: n.log,
+		Directory: n.directory, OIDC: n.oidc(), Dialer: n.dialer(), Sessions: session.New(n.pool, n.key, n.outbox), Key: n.key, Log: n.log,
 		Tasks: n.tasks, Upkeep: upkeep.New(n.pool, n.tasks), Webhooks: n.webhooks(),
 		ExternalURL: publicURL(s), StorageName: "filesystem",
 		OpenBlob: func(ctx context.Context, key string) (io.ReadCloser, error) { return st.blobs.Open(ctx, key) },

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"berth/appliance/unit"
 	"berth/services/database"
 	"berth/services/debug"
+	"berth/services/outbound"
 	"berth/services/trace"
 )
 
@@ -39,7 +41,7 @@ func (p *process) options(service string, more ...database.Option) []database.Op
 // port and the socket debug.sock; a service of its own has its place in
 // setting.MetricsPorts, and debug.sock in a directory of its own.
 func (p *process) startLooking(ctx context.Context, service string) (stop func(), err error) {
-	if p.spans, err = trace.Open(ctx, trace.Options{Endpoint: p.settings.Traces, Log: p.log, Metrics: p.meter(orBerth(service))}); err != nil {
+	if p.spans, err = p.openSpans(ctx, service); err != nil {
 		return nil, err
 	}
 	o := debug.Options{Level: p.level}
@@ -77,6 +79,26 @@ func (p *process) startLooking(ctx context.Context, service string) (stop func()
 			p.log.Error("metrics or the debug socket could not be served to the end", "err", err)
 		}
 	}, nil
+}
+
+// openSpans begins to send spans to where the settings say, through the proxy if that
+// is for it; nil if they say nothing. The log service has no requests to follow.
+func (p *process) openSpans(ctx context.Context, service string) (*trace.Exporter, error) {
+	if p.settings.Traces == "" || service == logService().name {
+		return nil, nil
+	}
+	o := trace.Options{Endpoint: p.settings.Traces, Log: p.log, Metrics: p.meter(orBerth(service))}
+	proxy, err := proxyOf(p.settings)
+	if err != nil {
+		return nil, err
+	}
+	if proxy != nil { // the collector's address is the administrator's, and may be anywhere
+		d := outbound.Dialer{Allow: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}, Proxy: proxy}
+		if o.Client, err = d.Client(outbound.Options{Timeout: trace.SendTime}); err != nil {
+			return nil, err
+		}
+	}
+	return trace.Open(ctx, o)
 }
 
 // measure registers what belongs to the process. service is "" for one with all.

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -22,6 +24,7 @@ import (
 	"berth/appliance/fault"
 	"berth/appliance/secret"
 	"berth/appliance/setting"
+	"berth/appliance/webproxy"
 	"berth/services/account"
 	"berth/services/artifact"
 	"berth/services/audit"
@@ -98,6 +101,21 @@ func keyFile(s setting.Settings, name string) string {
 	return filepath.Join(s.Keys(), name)
 }
 
+// proxyOf finds the web proxy for a request; nil if the settings name none.
+func proxyOf(s setting.Settings) (func(*http.Request) (*url.URL, error), error) {
+	if s.Proxy.HTTP == "" && s.Proxy.HTTPS == "" {
+		return nil, nil
+	}
+	var password secret.Text
+	if s.Proxy.Username != "" {
+		var err error
+		if password, err = webproxy.Password(keyFile(s, setting.ProxyPassword)); err != nil {
+			return nil, fault.Wrap(fault.Precondition, err, "the proxy's password cannot be read").On("proxy.username")
+		}
+	}
+	return webproxy.Choose(s.Proxy, password), nil
+}
+
 // cluster is the private PostgreSQL of a node.
 func cluster(s setting.Settings, log *slog.Logger) *postgres.Cluster {
 	return &postgres.Cluster{Dir: s.Cluster(), Socket: filepath.Join(s.Run, "postgres"), Log: log}
@@ -116,6 +134,7 @@ type node struct {
 	settings      setting.Settings
 	log           *slog.Logger
 	key           secret.Key
+	proxy         func(*http.Request) (*url.URL, error) // nil = there is none
 	pool          *pgxpool.Pool
 	outbox        *event.Outbox
 	accounts      *account.Store
@@ -130,6 +149,9 @@ func openNode(ctx context.Context, s setting.Settings, log *slog.Logger, conns i
 	n := &node{settings: s, log: log}
 	var err error
 	if n.key, err = secret.LoadKey(keyFile(s, berthKey)); err != nil {
+		return nil, err
+	}
+	if n.proxy, err = proxyOf(s); err != nil {
 		return nil, err
 	}
 	if n.pool, err = database.Open(ctx, databaseURL(s), conns, options...); err != nil {
@@ -187,7 +209,7 @@ func (n *node) measureVolumes(r prometheus.Registerer) {
 // dialer connects to what users name. This machine's own addresses are open to
 // it only where the front door is.
 func (n *node) dialer() *outbound.Dialer {
-	d := &outbound.Dialer{Allow: prefixes(n.settings.AllowTargets)}
+	d := &outbound.Dialer{Allow: prefixes(n.settings.AllowTargets), Proxy: n.proxy}
 	for _, address := range []string{n.settings.HTTPS, n.settings.HTTP} {
 		_, port, err := net.SplitHostPort(address)
 		if p, bad := strconv.ParseUint(port, 10, 16); err == nil && bad == nil {
@@ -208,7 +230,7 @@ func (n *node) oidc() *oidc.Client {
 	return oidc.New(func(ctx context.Context) (oidc.Settings, error) {
 		s, err := n.configuration.Current(ctx)
 		return oidc.From(s), err
-	}, n.dialer().DialContext)
+	}, n.dialer())
 }
 
 // migrate waits up to a minute for the database, then brings its schema forward.

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -28,6 +28,7 @@ import (
 	"berth/services/immutability"
 	"berth/services/label"
 	"berth/services/oidc"
+	"berth/services/outbound"
 	"berth/services/project"
 	"berth/services/quota"
 	"berth/services/reference"
@@ -62,15 +63,16 @@ func setup(t testing.TB) *bundle {
 	b := &bundle{t: t, pool: pool, blobs: map[string][]byte{}}
 	key := secret.NewKey(make([]byte, 32))
 	settings := configuration.New(pool, key, outbox)
+	dialer := &outbound.Dialer{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}} // where tests have their servers
 	people := directory.New(func(ctx context.Context) (directory.Settings, error) {
 		s, err := settings.Current(ctx)
 		return directory.From(s), err
-	}, (&net.Dialer{}).DialContext)
+	}, dialer.DialContext)
 	t.Cleanup(people.Close)
 	provider := oidc.New(func(ctx context.Context) (oidc.Settings, error) {
 		s, err := settings.Current(ctx)
 		return oidc.From(s), err
-	}, (&net.Dialer{}).DialContext)
+	}, dialer)
 	accounts, projects := account.New(pool, key, outbox), project.New(pool, outbox)
 	if b.artifacts, err = artifact.New(artifact.Options{Pool: pool, Outbox: outbox}); err != nil {
 		t.Fatal(err)
@@ -91,7 +93,7 @@ func setup(t testing.TB) *bundle {
 		Log:  slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Pool: pool, Accounts: accounts, Projects: projects, Artifacts: b.artifacts,
 		Labels: label.New(pool, outbox), Retention: retention.New(pool, outbox, tasks), Quotas: quota.New(pool, outbox), Immutability: immutability.New(pool, outbox),
-		Configuration: settings, Directory: people, OIDC: provider, Dial: (&net.Dialer{}).DialContext, Sessions: session.New(pool, key, outbox), Key: key,
+		Configuration: settings, Directory: people, OIDC: provider, Dialer: dialer, Sessions: session.New(pool, key, outbox), Key: key,
 		ExternalURL: "https://registry.example.com", StorageName: "filesystem",
 		Checks: []health.Check{{Name: "core"}, {Name: "database", Probe: pool.Ping}},
 		Volume: func() (uint64, uint64, error) { return 100, 40, nil },

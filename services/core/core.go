@@ -64,6 +64,7 @@ import (
 	"berth/services/logs"
 	"berth/services/metric"
 	"berth/services/oidc"
+	"berth/services/outbound"
 	"berth/services/project"
 	"berth/services/quota"
 	"berth/services/retention"
@@ -91,8 +92,8 @@ type Options struct {
 	Directory *directory.Client
 	// OIDC is the provider that the settings name.
 	OIDC *oidc.Client
-	// Dial connects to what administrators name: directories, OIDC providers.
-	Dial directory.Dial
+	// Dialer connects to what administrators name: directories, OIDC providers.
+	Dialer *outbound.Dialer
 	// Sessions are the browsers'.
 	Sessions *session.Store
 	// Tasks are what runs in the background, and Upkeep what of it Berth does on itself.
@@ -141,7 +142,7 @@ type API struct {
 // New makes the API.
 func New(o Options) (*API, error) {
 	if o.Pool == nil || o.Accounts == nil || o.Projects == nil || o.Artifacts == nil || o.Configuration == nil || o.Sessions == nil || o.OpenBlob == nil ||
-		o.Directory == nil || o.OIDC == nil || o.Dial == nil || o.Labels == nil || o.Retention == nil || o.Quotas == nil || o.Immutability == nil {
+		o.Directory == nil || o.OIDC == nil || o.Dialer == nil || o.Labels == nil || o.Retention == nil || o.Quotas == nil || o.Immutability == nil {
 		return nil, errors.New("cannot make the REST API without its database, accounts, projects, artifacts, configuration, directory, sessions, rules and blobs")
 	}
 	if o.Log == nil {

@@ -72,7 +72,7 @@ func (a *API) pingLDAP(r *request, in struct {
 	if err != nil {
 		return pong{}, err
 	}
-	if err := directory.Ping(r.Context(), in.Body.over(directory.From(settings)), a.Dial); err != nil {
+	if err := directory.Ping(r.Context(), in.Body.over(directory.From(settings)), a.Dialer.DialContext); err != nil {
 		return pong{directory.Message(err), false}, nil
 	}
 	return pong{"", true}, nil

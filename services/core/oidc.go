@@ -281,7 +281,7 @@ func (a *API) pingOIDC(r *request, in struct {
 	if in.Body.CA != "" {
 		s.CA = in.Body.CA
 	}
-	if err := oidc.Ping(r.Context(), s, a.Dial); err != nil {
+	if err := oidc.Ping(r.Context(), s, a.Dialer); err != nil {
 		f := fault.Of(err)
 		return empty{}, fault.Wrap(fault.Invalid, err, "%s", f.Text).On(f.Field).WithHint("%s", f.Hint) // 400, as in Harbor
 	}

@@ -31,7 +31,7 @@ import (
 	"berth/appliance/fault"
 	"berth/appliance/secret"
 	"berth/services/account"
-	"berth/services/directory"
+	"berth/services/outbound"
 )
 
 // Attempt is a login that has begun, and not ended yet. It is secret.
@@ -50,7 +50,7 @@ type Person struct {
 // Client speaks with the provider that the settings name at that time.
 type Client struct {
 	current func(context.Context) (Settings, error)
-	dial    directory.Dial
+	dialer  *outbound.Dialer
 
 	mu      sync.Mutex
 	known   *provider
@@ -69,8 +69,8 @@ type provider struct {
 const readAgain = time.Hour
 
 // New makes a client. current gives the settings, which may change at any time.
-func New(current func(context.Context) (Settings, error), dial directory.Dial) *Client {
-	return &Client{current: current, dial: dial}
+func New(current func(context.Context) (Settings, error), dialer *outbound.Dialer) *Client {
+	return &Client{current: current, dialer: dialer}
 }
 
 func (c *Client) provider(ctx context.Context) (*provider, error) {
@@ -90,7 +90,7 @@ func (c *Client) provider(ctx context.Context) (*provider, error) {
 	// Strangers can ask for a login page: whoever comes meanwhile waits for the
 	// same answer.
 	read, err, _ := c.reading.Do("", func() (any, error) {
-		p, err := discover(context.WithoutCancel(ctx), s, c.dial)
+		p, err := discover(context.WithoutCancel(ctx), s, c.dialer)
 		if err == nil {
 			c.mu.Lock()
 			c.known = p
@@ -108,8 +108,8 @@ func (c *Client) provider(ctx context.Context) (*provider, error) {
 }
 
 // discover reads a provider's description (OpenID Connect Discovery 1.0 §4).
-func discover(ctx context.Context, s Settings, dial directory.Dial) (*provider, error) {
-	client, err := newHTTP(s, dial)
+func discover(ctx context.Context, s Settings, dialer *outbound.Dialer) (*provider, error) {
+	client, err := newHTTP(s, dialer)
 	if err != nil {
 		return nil, err
 	}
@@ -240,8 +240,8 @@ func (c *Client) LogoutPage(ctx context.Context, idToken secret.Text, back strin
 }
 
 // Ping tries a provider's address. Its fault says what is wrong.
-func Ping(ctx context.Context, s Settings, dial directory.Dial) error {
-	_, err := discover(ctx, s, dial)
+func Ping(ctx context.Context, s Settings, dialer *outbound.Dialer) error {
+	_, err := discover(ctx, s, dialer)
 	return err
 }
 

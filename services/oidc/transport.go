@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"berth/appliance/fault"
-	"berth/services/directory"
+	"berth/services/outbound"
 )
 
 const (
@@ -23,26 +23,13 @@ const (
 )
 
 // newHTTP makes the client that speaks with a provider.
-func newHTTP(s Settings, dial directory.Dial) (*http.Client, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: !s.Verify}
-	if s.CA != "" {
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool()
-		}
-		if !pool.AppendCertsFromPEM([]byte(s.CA)) {
-			return nil, fault.New(fault.Invalid, "it holds no certificate in PEM form").On("oidc_ca_certificate")
-		}
-		config.RootCAs = pool
+func newHTTP(s Settings, dialer *outbound.Dialer) (*http.Client, error) {
+	client, err := dialer.Client(outbound.Options{Timeout: requestTime, SkipVerify: !s.Verify, Roots: []byte(s.CA), Redirects: maxRedirect})
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "it holds no certificate in PEM form").On("oidc_ca_certificate")
 	}
-	transport := &http.Transport{DialContext: dial, TLSClientConfig: config, TLSHandshakeTimeout: requestTime, ForceAttemptHTTP2: true,
-		MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: requestTime, MaxResponseHeaderBytes: 64 << 10}
-	return &http.Client{Transport: bounded{transport}, Timeout: requestTime, CheckRedirect: func(_ *http.Request, via []*http.Request) error {
-		if len(via) > maxRedirect {
-			return errors.New("too many redirects")
-		}
-		return nil
-	}}, nil
+	client.Transport = bounded{client.Transport}
+	return client, nil
 }
 
 // bounded cuts answers off that are longer than any honest one.
@@ -75,7 +62,7 @@ func (s Settings) explain(err error) error {
 	case strings.Contains(text, "issuer did not match"), strings.Contains(text, "issuer URL provided to client"):
 		return fault.Wrap(fault.Invalid, err, "the provider calls itself otherwise: %s", clip(text)).On("oidc_endpoint").
 			WithHint("set oidc_endpoint to the provider's own name, letter by letter; a slash at the end counts")
-	case strings.Contains(text, "404"):
+	case strings.HasPrefix(text, "404 "):
 		return fault.Wrap(fault.Invalid, err, "there is no provider at %s", s.Endpoint).On("oidc_endpoint").
 			WithHint("%s/.well-known/openid-configuration is not there", strings.TrimSuffix(s.Endpoint, "/"))
 	}

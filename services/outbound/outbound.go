@@ -10,6 +10,13 @@
 // change nothing. What an administrator does want is allowed by network, in the
 // setting allow_targets.
 //
+// HTTP goes through the web proxy where an administrator has set one. Then the proxy
+// resolves the target's name and connects, and may find another address than this
+// machine does, or one where this machine finds none: that it refuses its own
+// loopback and what must not be reached from where it stands is up to its rules. What
+// this machine can see it still refuses: literal addresses in any spelling, and names
+// that resolve here to what may not be reached.
+//
 // Private networks (RFC 1918, RFC 4193) are not refused: they are where a
 // registry of this kind has its targets.
 package outbound
@@ -19,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -37,6 +45,9 @@ type Dialer struct {
 	// OwnPorts are where this machine's own addresses may be connected to: the
 	// front door, whose guests are strangers anyway.
 	OwnPorts []uint16
+	// Proxy finds the web proxy for a request of a Client (webproxy.Choose); nil is
+	// none. DialContext knows no proxy.
+	Proxy func(*http.Request) (*url.URL, error)
 	// Resolver looks names up; nil is the system's.
 	Resolver *net.Resolver
 	// Interfaces gives this machine's own addresses; nil asks the system.

@@ -10,12 +10,17 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"berth/appliance/fault"
+	"berth/appliance/secret"
+	"berth/appliance/setting"
+	"berth/appliance/webproxy"
+	"berth/appliance/webproxy/webproxytest"
 	"berth/services/outbound"
 )
 
@@ -222,28 +227,147 @@ func TestRedirectInside(t *testing.T) {
 	}
 }
 
-// Behind a proxy, targets that this machine can resolve are checked all the same.
+// nameless is a resolver that knows no names, as behind many proxies.
+func nameless() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("no name server")
+	}}
+}
+
+// HTTP goes through the proxy, with its password; https by CONNECT, so that the target's certificate is looked at here.
 func TestProxy(t *testing.T) {
 	t.Parallel()
-	var asked string
-	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked = r.URL.String()
-		io.WriteString(w, "by proxy")
-	}))
-	defer proxy.Close()
-	at, _ := url.Parse(proxy.URL)
-	d := &outbound.Dialer{}
-	c, err := d.Client(outbound.Options{Timeout: 5 * time.Second, Proxy: at})
+	web := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Proxy-Authorization") != "" {
+			t.Error("the target was told the proxy's password")
+		}
+		io.WriteString(w, "hello")
+	})
+	plain, secure := httptest.NewServer(web), httptest.NewTLSServer(web)
+	defer plain.Close()
+	defer secure.Close()
+	p := webproxytest.Start(t, map[string]string{"example.com": plain.Listener.Addr().String(), "example.com:443": secure.Listener.Addr().String()})
+	roots := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
+	settings := setting.Proxy{HTTP: p.URL, Username: webproxytest.Username}
+	nowhere := setting.Proxy{HTTP: "http://127.0.0.1:1"}
+	secured := setting.Proxy{HTTP: secure.URL, Username: webproxytest.Username}
+	for name, c := range map[string]struct {
+		proxy    setting.Proxy
+		password secret.Text
+		target   string
+		options  outbound.Options
+		kind     fault.Kind
+		words    string // "" is for success
+	}{
+		"http":                {settings, webproxytest.Password, "http://example.com/x", outbound.Options{}, 0, ""},
+		"https":               {settings, webproxytest.Password, "https://example.com/x", outbound.Options{Roots: roots}, 0, ""},
+		"any certificate":     {settings, webproxytest.Password, "https://example.com/x", outbound.Options{SkipVerify: true}, 0, ""},
+		"unknown authority":   {settings, webproxytest.Password, "https://example.com/x", outbound.Options{}, fault.Internal, "through the proxy " + p.Listener.Addr().String() + ": tls:"},
+		"wrong, http":         {settings, "wrong-9Q", "http://example.com/x", outbound.Options{}, fault.Precondition, "the proxy " + p.Listener.Addr().String() + " does not accept"},
+		"wrong, https":        {settings, "wrong-9Q", "https://example.com/x", outbound.Options{}, fault.Precondition, "the proxy " + p.Listener.Addr().String() + " does not accept"},
+		"forbidden":           {settings, webproxytest.Password, "https://forbidden.example.com/x", outbound.Options{}, fault.Precondition, "does not allow connections to forbidden.example.com"},
+		"away":                {settings, webproxytest.Password, "https://away.example.com/x", outbound.Options{}, fault.Unavailable, "cannot reach away.example.com"},
+		"no proxy":            {nowhere, "", "http://example.com/x", outbound.Options{}, fault.Unavailable, "the proxy 127.0.0.1:1 cannot be connected to"},
+		"a proxy unknown":     {secured, webproxytest.Password, "http://example.com/x", outbound.Options{SkipVerify: true, Roots: roots}, fault.Precondition, "the certificate of the proxy"},
+		"a proxy unknown, CA": {secured, webproxytest.Password, "https://example.com/x", outbound.Options{SkipVerify: true, Roots: roots}, fault.Precondition, "the certificate of the proxy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.options.Timeout = 5 * time.Second
+			d := &outbound.Dialer{Proxy: webproxy.Choose(c.proxy, c.password), Resolver: nameless()}
+			client, err := d.Client(c.options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.CloseIdleConnections()
+			res, err := client.Get(c.target)
+			if err == nil {
+				defer res.Body.Close()
+				if b, err := io.ReadAll(res.Body); c.words != "" || string(b) != "hello" {
+					t.Errorf("%q, %v", b, err)
+				}
+				return
+			}
+			if c.words == "" || !strings.Contains(err.Error(), c.words) || fault.Of(err).Kind != c.kind {
+				t.Errorf("%v", err)
+			}
+			for _, password := range []string{webproxytest.Password, "p%40ss", "wrong-9Q"} {
+				if strings.Contains(err.Error(), password) {
+					t.Errorf("the password is in: %v", err)
+				}
+			}
+		})
+	}
+	if got := p.Asked(); !slices.Contains(got, "GET example.com") || !slices.Contains(got, "CONNECT example.com:443") {
+		t.Errorf("asked for %q", got)
+	}
+}
+
+// Behind a proxy, targets that this machine can see through are refused all the same; what is excepted is connected to
+// from here, by the rules for that.
+func TestProxyTargets(t *testing.T) {
+	t.Parallel()
+	dns, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := c.Get("http://10.9.8.7/x")
-	if err != nil || asked != "http://10.9.8.7/x" {
-		t.Fatalf("asked %q, %v", asked, err)
-	}
-	res.Body.Close()
-	if _, err := c.Get("http://127.0.0.1:9/"); err == nil {
-		t.Error("the proxy was asked for its own machine")
+	defer dns.Close()
+	go answerLoopback(dns)
+	here := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", dns.LocalAddr().String())
+	}}
+	web := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer web.Close()
+	at := web.Listener.Addr().String()
+	port := at[strings.LastIndexByte(at, ':')+1:]
+	p := webproxytest.Start(t, map[string]string{"10.9.8.7": at, "example.com": at, "10.1.2.3": at})
+	choose := webproxy.Choose(setting.Proxy{HTTP: p.URL, Username: webproxytest.Username, NoProxy: []string{".inside.example"}}, webproxytest.Password)
+	own := machine("10.1.2.3/24", "127.0.0.1/8")
+	for _, c := range []struct {
+		resolver *net.Resolver
+		allow    string
+		target   string
+		want     string // "proxy", "direct", or a part of the refusal
+	}{
+		{nameless(), "", "http://10.9.8.7/x", "proxy"},
+		{nameless(), "", "http://example.com/x", "proxy"},
+		{nameless(), "", "http://10.1.2.3/x", "proxy"}, // our own front door
+		{nameless(), "", "http://10.1.2.3:5480/x", "this machine itself"},
+		{here, "", "http://example.com/x", "127.0.0.1 is this machine itself"},
+		{here, "", "http://a.inside.example:" + port, "127.0.0.1 is this machine itself"},
+		{here, "127.0.0.1/32", "http://a.inside.example:" + port, "direct"},
+		{here, "127.0.0.1/32", "http://127.0.0.1:" + port, "direct"},
+		{nameless(), "", "http://169.254.169.254/latest", "metadata"},
+		{nameless(), "", "http://127.0.0.1:9/", "this machine itself"},
+		{nameless(), "", "http://[::ffff:127.0.0.1]:9/", "this machine itself"},
+		{nameless(), "", "http://[64:ff9b::7f00:1]:9/", "this machine itself"},
+		{nameless(), "", "http://127.1/", "unusual spelling"},
+		{nameless(), "", "http://2130706433/", "unusual spelling"},
+		{nameless(), "", "http://0X7F.1/", "unusual spelling"},
+		{nameless(), "", "http://a.0x/", "unusual spelling"},
+		{nameless(), "", "http://169.254.169.254./", "unusual spelling"},
+		{nameless(), "", "http://0251.0376.0251.0376/", "unusual spelling"},
+	} {
+		d := &outbound.Dialer{Proxy: choose, Resolver: c.resolver, OwnPorts: []uint16{80}, Interfaces: own}
+		if c.allow != "" {
+			d.Allow = []netip.Prefix{netip.MustParsePrefix(c.allow)}
+		}
+		client, err := d.Client(outbound.Options{Timeout: 5 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := len(p.Asked())
+		res, err := client.Get(c.target)
+		asked := len(p.Asked()) > before
+		switch {
+		case err == nil:
+			res.Body.Close()
+			if res.StatusCode != 200 || (c.want == "proxy") != asked || (c.want == "direct") == asked {
+				t.Errorf("%s: %s, asked %t, want %s", c.target, res.Status, asked, c.want)
+			}
+		case asked || !fault.Is(err, fault.Precondition) || !strings.Contains(err.Error(), c.want):
+			t.Errorf("%s: %v, asked %t", c.target, err, asked)
+		}
+		client.CloseIdleConnections()
 	}
 }
 
@@ -267,9 +391,7 @@ func FuzzDial(f *testing.F) {
 	l, port := listener(f)
 	f.Cleanup(func() { l.Close() })
 	// No name server: what is left are the spellings and the hosts file.
-	d := &outbound.Dialer{Resolver: &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
-		return nil, errors.New("no name server")
-	}}}
+	d := &outbound.Dialer{Resolver: nameless()}
 	f.Fuzz(func(t *testing.T, host string) {
 		if a, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil && d.Check(netip.AddrPortFrom(a, 1)) == nil {
 			return // somebody else's; a test does not go there

@@ -25,6 +25,7 @@ package trace
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"os"
 	"time"
 
@@ -43,9 +44,13 @@ import (
 // Options configure a Tracer.
 type Options struct {
 	Endpoint string                // http(s)://host:port of a collector that takes OTLP over HTTP; "" = off
+	Client   *http.Client          // that sends, in at most SendTime; nil = OpenTelemetry's own
 	Log      *slog.Logger          // required
 	Metrics  prometheus.Registerer // nil = nowhere
 }
+
+// SendTime bounds one attempt to send a batch.
+const SendTime = 5 * time.Second
 
 // Exporter sends the spans of one process. Nil is none.
 type Exporter struct{ queue *queue }
@@ -58,8 +63,12 @@ func Open(ctx context.Context, o Options) (*Exporter, error) {
 	}
 	// A batch is tried once more and then dropped: spans are worth less than the
 	// memory that they would wait in.
-	client, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(o.Endpoint), otlptracehttp.WithTimeout(5*time.Second),
-		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: true, InitialInterval: time.Second, MaxInterval: 2 * time.Second, MaxElapsedTime: 5 * time.Second}))
+	options := []otlptracehttp.Option{otlptracehttp.WithEndpointURL(o.Endpoint), otlptracehttp.WithTimeout(SendTime),
+		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: true, InitialInterval: time.Second, MaxInterval: 2 * time.Second, MaxElapsedTime: 5 * time.Second})}
+	if o.Client != nil {
+		options = append(options, otlptracehttp.WithHTTPClient(o.Client))
+	}
+	client, err := otlptracehttp.New(ctx, options...)
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "cannot send spans to %s", o.Endpoint).On("traces")
 	}

@@ -268,7 +268,14 @@ func withoutURL(err error) error {
 // settings are as they are.
 func (d *deliverer) explain(err error) error {
 	if f, ok := errors.AsType[*fault.Error](err); ok {
-		return task.Permanent(fmt.Errorf("%s; %s", f.Text, f.Hint))
+		said := errors.New(f.Text)
+		if f.Hint != "" {
+			said = fmt.Errorf("%s; %s", f.Text, f.Hint)
+		}
+		if f.Kind != fault.Precondition { // such as a proxy that is down
+			return said
+		}
+		return task.Permanent(said)
 	}
 	if u, ok := errors.AsType[*url.Error](err); ok && u.Timeout() {
 		return fmt.Errorf("the target did not answer within %s", d.Timeout)

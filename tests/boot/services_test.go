@@ -201,7 +201,8 @@ func TestConfinement(t *testing.T) {
 			}
 		}
 	}
-	for unit, keys := range map[string]string{"berth-registry": "berth.key", "berth-token": "berth.key token.key", "berth-core": "berth.key", "berth-jobs": "berth.key", "berth-logs": ""} {
+	for unit, keys := range map[string]string{"berth-registry": "berth.key proxy-password", "berth-token": "berth.key proxy-password token.key", "berth-core": "berth.key proxy-password",
+		"berth-jobs": "berth.key proxy-password", "berth-logs": ""} {
 		out, err := m.Try("ls", "/run/credentials/"+unit+".service")
 		if got := strings.Join(strings.Fields(out), " "); got != keys {
 			t.Errorf("%s has the keys %q, want %q (%v)", unit, got, keys, err)
