@@ -107,7 +107,8 @@ type Firewall struct {
 	SSH      []string `yaml:"ssh,omitempty" json:"ssh"`
 }
 
-// Proxy is for outgoing connections. Its password is the secret ProxyPassword.
+// Proxy is for outgoing HTTP. Its password is the secret ProxyPassword; off the
+// appliance, the file of that name with the keys.
 type Proxy struct {
 	// HTTP is the proxy for http: http://HOST:PORT, without name and password.
 	HTTP string `yaml:"http,omitempty" json:"http"`

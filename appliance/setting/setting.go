@@ -90,6 +90,9 @@ type Settings struct {
 	// are none.
 	Traces string `yaml:"traces,omitempty"`
 
+	// Proxy is for outgoing HTTP: webhooks, OIDC providers, the collector of traces.
+	Proxy Proxy `yaml:"proxy,omitempty"`
+
 	// What follows is the machine's, and the agent's to apply: `berth up` and the
 	// services leave it alone.
 
@@ -101,8 +104,6 @@ type Settings struct {
 	SSH SSH `yaml:"ssh,omitempty"`
 	// Firewall says from where the open ports are reached.
 	Firewall Firewall `yaml:"firewall,omitempty"`
-	// Proxy is for outgoing connections.
-	Proxy Proxy `yaml:"proxy,omitempty"`
 	// VCenter is the vCenter Server that the appliance reports to.
 	VCenter VCenter `yaml:"vcenter,omitempty"`
 	// Disks are the limits of their use.

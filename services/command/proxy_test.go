@@ -57,7 +57,7 @@ func TestProxyPassword(t *testing.T) {
 	if got := said(); got != "of the unit" {
 		t.Errorf("it says %q", got)
 	}
-	write(t, filepath.Join(credentials, setting.ProxyPassword), "") // systemd's, if there is no file
+	write(t, filepath.Join(credentials, setting.ProxyPassword), "\n") // the units' own, if there is no file
 	if got := said(); got != "" {
 		t.Errorf("with an empty credential it says %q", got)
 	}

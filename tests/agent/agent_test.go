@@ -123,7 +123,7 @@ func TestAgent(t *testing.T) {
 		do   func(appliance)
 	}{
 		{"status", status}, {"console", console}, {"services", services}, {"names", names}, {"push while the certificate is renewed", renewal},
-		{"ssh", ssh}, {"firewall", doors}, {"time", clock}, {"disks", disks}, {"grow", grow}, {"collector", collector}, {"configuration", configuration},
+		{"ssh", ssh}, {"firewall", doors}, {"time", clock}, {"disks", disks}, {"grow", grow}, {"collector", collector}, {"proxy", outward}, {"configuration", configuration},
 		{"passwords", passwords}, {"support bundle", support}, {"network", network}, {"the agent is killed", killed}, {"reboot", reboot},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.do(appliance{a.Machine, t}) }) {
@@ -253,32 +253,35 @@ func (s *slow) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// A push that is under way when the certificate changes ends well, and who comes after it sees the new one.
-func renewal(a appliance) {
+// during pushes a blob, and makes a change while that is under way: it must end well.
+func (a appliance) during(change func()) {
+	a.t.Helper()
 	ctx, cancel := context.WithTimeout(a.t.Context(), time.Minute)
 	defer cancel()
 	c := a.Client(nil)
 	defer c.CloseIdleConnections()
 	base := "https://" + a.Address().String()
-	do := func(method, url string, body io.Reader, want int) *http.Response {
-		a.t.Helper()
+	do := func(method, url string, body io.Reader, want int) (where string, err error) {
 		r, err := http.NewRequestWithContext(ctx, method, url, body)
 		if err != nil {
-			a.t.Fatal(err)
+			return "", err
 		}
 		r.SetBasicAuth("admin", registryPassword)
 		resp, err := c.Do(r)
 		if err != nil {
-			a.t.Fatal(err)
+			return "", err
 		}
 		io.Copy(io.Discard, resp.Body)
 		resp.Body.Close()
 		if resp.StatusCode != want {
-			a.t.Fatalf("%s %s: %s, want %d", method, url, resp.Status, want)
+			return "", fmt.Errorf("%s %s: %s, want %d", method, url, resp.Status, want)
 		}
-		return resp
+		return resp.Header.Get("Location"), nil
 	}
-	where := do("POST", base+"/v2/library/renewal/blobs/uploads/", nil, 202).Header.Get("Location")
+	where, err := do("POST", base+"/v2/library/during/blobs/uploads/", nil, 202)
+	if err != nil {
+		a.t.Fatal(err)
+	}
 	if strings.HasPrefix(where, "/") {
 		where = base + where
 	}
@@ -289,31 +292,42 @@ func renewal(a appliance) {
 		body.parts = append(body.parts, part)
 		sum.Write(part)
 	}
-	done := make(chan *http.Response, 1)
+	done := make(chan error, 1)
 	go func() {
-		done <- do("PUT", where+joint(where)+"digest=sha256:"+hex.EncodeToString(sum.Sum(nil)), body, 201)
+		_, err := do("PUT", where+joint(where)+"digest=sha256:"+hex.EncodeToString(sum.Sum(nil)), body, 201)
+		done <- err
 	}()
 	body.next <- struct{}{}
-	before := ask[api.Certificates](a, "certificate").Server.Fingerprint
-	after := ask[api.Certificates](a, "certificate", "renew").Server.Fingerprint
-	if before == after {
-		a.t.Error("it is the same certificate")
-	}
-	for _, port := range []string{"443", "5480"} {
-		a.Wait(a.t, "the new certificate is on "+port, 15*time.Second, func() error {
-			got, err := a.served(port)
-			if err == nil && got != after {
-				err = fmt.Errorf("it shows %s", got)
-			}
-			return err
-		})
-	}
+	change()
 	close(body.next)
 	select {
-	case <-done:
+	case err := <-done:
+		if err != nil {
+			a.t.Errorf("the push that was under way: %v", err)
+		}
 	case <-ctx.Done():
 		a.t.Error("the push does not end")
 	}
+}
+
+// A push that is under way when the certificate changes ends well, and who comes after it sees the new one.
+func renewal(a appliance) {
+	a.during(func() {
+		before := ask[api.Certificates](a, "certificate").Server.Fingerprint
+		after := ask[api.Certificates](a, "certificate", "renew").Server.Fingerprint
+		if before == after {
+			a.t.Error("it is the same certificate")
+		}
+		for _, port := range []string{"443", "5480"} {
+			a.Wait(a.t, "the new certificate is on "+port, 15*time.Second, func() error {
+				got, err := a.served(port)
+				if err == nil && got != after {
+					err = fmt.Errorf("it shows %s", got)
+				}
+				return err
+			})
+		}
+	})
 }
 
 func joint(url string) string {

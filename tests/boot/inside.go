@@ -155,29 +155,43 @@ func (m *Machine) Client(ca []byte) *http.Client {
 
 // Dial connects from the machine's network to an address that is no name.
 func (m *Machine) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return within(m.Network(), func() (net.Conn, error) {
+		d := net.Dialer{FallbackDelay: -1} // one address, and so on this thread
+		return d.DialContext(ctx, network, address)
+	})
+}
+
+// Listen listens in the machine's network, where clients are: on an address of theirs, Net(1).
+func (m *Machine) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	return within(m.Network(), func() (net.Listener, error) {
+		var c net.ListenConfig
+		return c.Listen(ctx, network, address)
+	})
+}
+
+// within makes a socket in a network namespace. It stays there.
+func within[T any](namespace string, open func() (T, error)) (T, error) {
 	type answer struct {
-		conn net.Conn
-		err  error
+		socket T
+		err    error
 	}
 	done := make(chan answer, 1)
 	go func() {
 		// The thread is in the other network from here on, so it is not given back: it ends with the goroutine.
 		runtime.LockOSThread()
-		f, err := os.Open(m.Network())
+		var a answer
+		f, err := os.Open(namespace)
 		if err == nil {
 			err = unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
 			f.Close()
 		}
-		if err != nil {
-			done <- answer{nil, err}
-			return
+		if a.err = err; err == nil {
+			a.socket, a.err = open()
 		}
-		d := net.Dialer{FallbackDelay: -1} // one address, and so on this thread
-		conn, err := d.DialContext(ctx, network, address)
-		done <- answer{conn, err}
+		done <- a
 	}()
 	a := <-done
-	return a.conn, a.err
+	return a.socket, a.err
 }
 
 // Network is the path of the network namespace where the machine's clients are, until the machine is switched off.

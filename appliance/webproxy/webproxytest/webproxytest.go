@@ -26,12 +26,23 @@ type Proxy struct {
 	asked   []string
 }
 
-// Start runs a proxy until the test ends. Targets are addresses by host as requests have it: without a port for http,
+// Start runs a proxy on the loopback interface until the test ends. Targets are addresses by host as requests have it: without a port for http,
 // with one for https. Names that begin with forbidden. or away. get the proxy's own refusals.
 func Start(t testing.TB, targets map[string]string) *Proxy {
 	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return StartOn(t, l, targets)
+}
+
+// StartOn is Start on a listener.
+func StartOn(t testing.TB, l net.Listener, targets map[string]string) *Proxy {
+	t.Helper()
 	p := &Proxy{targets: targets}
-	p.Server = httptest.NewServer(p)
+	p.Server = &httptest.Server{Listener: l, Config: &http.Server{Handler: p}}
+	p.Server.Start()
 	t.Cleanup(p.Close)
 	return p
 }
