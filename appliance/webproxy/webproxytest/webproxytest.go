@@ -83,13 +83,13 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return
 	}
-	w.WriteHeader(http.StatusOK)
-	client, _, err := w.(http.Hijacker).Hijack()
+	client, buffered, err := w.(http.Hijacker).Hijack()
 	if err != nil {
 		c.Close()
 		return
 	}
-	go func() { io.Copy(c, client); c.Close() }()
+	io.WriteString(client, "HTTP/1.1 200 Connection established\r\n\r\n")
+	go func() { io.Copy(c, buffered); c.Close() }() // what has come already is in the buffer
 	go func() { io.Copy(client, c); client.Close() }()
 }
 
