@@ -55,11 +55,20 @@ func (f *front) open() bool { return f.status.Phase == api.Waiting || f.status.C
 
 func (f *front) view(int, int) ([]line, *tea.Cursor) { return nil, nil }
 
-const headRows = 6
+// lowScreen is the height below which the head is one line: a remote console's window
+// may be small, and what stands below is what somebody came for.
+const lowScreen = 20
+
+// tight is how many rows are too few for empty ones.
+const tight = 12
 
 // paint fills the whole screen: what it is above, how it is below, keys at the end.
 func (f *front) paint(w, h int) []string {
-	rows := sheet(f.head(), w, min(headRows, h-2), head)
+	top := f.head()
+	if h < lowScreen {
+		top = []line{say(head, " Berth "+plain(f.status.Version)+"  "+plain(f.status.Hostname))}
+	}
+	rows := sheet(top, w, len(top), head)
 	body := f.body(w, h-len(rows)-1)
 	rows = append(rows, sheet(body, w, h-len(rows)-1, paper)...)
 	return append(rows, f.bar(w))
@@ -87,7 +96,11 @@ func (f *front) bar(w int) string {
 	}
 	gap := w - len(left) - len(right)
 	if gap < 1 {
-		left, right, gap = " <C> Customize", "<P> Power ", max(1, w-24)
+		left, right = " <C> Customize", "<P> Power "
+		if f.open() {
+			left = " <C> Set up"
+		}
+		gap = max(1, w-len(left)-len(right))
 	}
 	return say(head, left+strings.Repeat(" ", gap)+right).render(w, head)
 }
@@ -100,10 +113,12 @@ func (f *front) body(w, h int) []line {
 			return out
 		}
 	}
-	out = append(out, nil)
+	if h > tight {
+		out = append(out, nil)
+	}
 	switch f.status.Phase {
 	case api.Waiting:
-		out = append(out, f.waiting(w, h)...)
+		out = append(out, f.waiting(w, h-len(out))...)
 	case api.Running, api.Failed:
 		out = append(out, f.progress(w, h-len(out))...)
 	case api.Ready:
@@ -128,8 +143,12 @@ func (f *front) silent(w int) []line {
 }
 
 func (f *front) waiting(w, h int) []line {
-	out := []line{say(strong, "  This appliance is waiting to be set up."), nil}
-	urls := first(byAddress(f.status.Console), 3)
+	out := []line{say(strong, "  This appliance is waiting to be set up.")}
+	if h > tight {
+		out = append(out, nil)
+	}
+	print := fingerprint(f.status.Fingerprint, w-7)
+	urls := first(byAddress(f.status.Console), max(1, min(3, h-6-len(print)))) // the code has to be seen
 	if len(urls) == 0 {
 		out = append(out, prose(bad, 2, "It has no address: no DHCP server has answered on its network.", w)...)
 		out = append(out, prose(paper, 2, "Press <F2> or <C> to set the address here, or connect the virtual machine's network adapter to the right port group.", w)...)
@@ -140,7 +159,7 @@ func (f *front) waiting(w, h int) []line {
 		out = append(out, say(strong, "       "+plain(u)))
 	}
 	out = append(out, say(paper, "  2. Go on only if the certificate's SHA-256 fingerprint is"))
-	for _, l := range fingerprint(f.status.Fingerprint) {
+	for _, l := range print {
 		out = append(out, say(strong, "       "+l))
 	}
 	out = append(out, say(paper, "  3. Type this setup code"))
@@ -257,6 +276,7 @@ func (f *front) ready(w, h int) []line {
 	}
 	out := []line{state}
 	out = append(out, f.problems(w, 2)...)
+	out = append(out, f.planned(w)...)
 	out = append(out, nil)
 	out = append(out, several("Registry", s.Registry, 3)...)
 	out = append(out, several("Console", s.Console, 3)...)
@@ -264,7 +284,7 @@ func (f *front) ready(w, h int) []line {
 		out = append(out, pair("Console", bad, "no address: press <F2> or <C> for the network"))
 	}
 	out = append(out, nil)
-	for i, l := range fingerprint(s.Fingerprint) {
+	for i, l := range fingerprint(s.Fingerprint, w-labelWidth-2) {
 		label := ""
 		if i == 0 {
 			label = "Certificate"
@@ -274,8 +294,44 @@ func (f *front) ready(w, h int) []line {
 	if s.Fingerprint != "" && len(out) < h {
 		out = append(out, line{{paper, "  " + pad("", labelWidth)}, {faded, "(SHA-256 fingerprint: compare it with what the browser shows)"}})
 	}
-	if len(s.Registry) > 0 && len(out)+2 <= h {
-		out = append(out, nil, pair("Log in with", paper, "docker login "+strings.TrimSuffix(strings.TrimPrefix(s.Registry[0], "https://"), "/")))
+	if host := registryHost(s.Registry); host != "" && len(out)+2 <= h {
+		out = append(out, nil, pair("Log in with", paper, "docker login "+host))
+	}
+	return out
+}
+
+// registryHost is what docker login is given: host, and port if it is not 443. A name
+// without a dot is none for Docker, which would look for it on Docker Hub.
+func registryHost(urls []string) string {
+	found := ""
+	for _, s := range urls {
+		u, err := url.Parse(s)
+		switch {
+		case err != nil:
+			continue
+		case strings.ContainsAny(u.Host, ".:"):
+			return u.Host
+		case found == "":
+			found = u.Host
+		}
+	}
+	return found
+}
+
+// planned is what will happen by itself, and what does not happen meanwhile.
+func (f *front) planned(w int) []line {
+	var out []line
+	say := func(text string) { out = append(out, prose(bad, labelWidth+2, text, w)...) }
+	s := f.status
+	if s.ReadOnly != "" {
+		say("The registry takes no pushes: " + s.ReadOnly)
+	}
+	if p := s.Pending; p != nil {
+		say("A change of the network is taken back at " + p.Until.UTC().Format("15:04:05 MST") + " unless it is confirmed.")
+	}
+	if p := s.Power; p != nil {
+		verb := map[string]string{"reboot": "restarts", "shutdown": "shuts down"}[p.Action]
+		say("The appliance " + verb + " at " + p.At.UTC().Format("2006-01-02 15:04:05 MST") + ".")
 	}
 	return out
 }
@@ -311,15 +367,18 @@ func several(label string, values []string, limit int) []line {
 
 func first(list []string, n int) []string { return list[:min(n, len(list))] }
 
-// fingerprint breaks AA:BB:… into two lines of sixteen bytes, in groups of four.
-func fingerprint(f string) []string {
+// fingerprint breaks AA:BB:… into groups of four bytes, and those into lines of at
+// most four groups, as many as there is room for in w columns.
+func fingerprint(f string, w int) []string {
 	if f == "" {
 		return []string{"(no certificate yet)"}
 	}
 	pairs := strings.Split(plain(f), ":")
+	const group = len("AA:BB:CC:DD")
+	perLine := 4 * max(1, min(4, (w+2)/(group+2)))
 	var out []string
 	for len(pairs) > 0 {
-		n := min(16, len(pairs))
+		n := min(perLine, len(pairs))
 		var groups []string
 		for i := 0; i < n; i += 4 {
 			groups = append(groups, strings.Join(pairs[i:min(i+4, n)], ":"))

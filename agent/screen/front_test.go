@@ -60,6 +60,31 @@ func TestWaitingForSetup(t *testing.T) {
 	x.hides("has not been set up yet") // said already, in better words
 }
 
+// In a small window the code is what must not fall off the end.
+func TestWaitingInASmallWindow(t *testing.T) {
+	m := ready()
+	m.status.Phase, m.status.Code, m.status.Registry = api.Waiting, "K7PM-3XQ4-ABCD", nil
+	m.status.Console = []string{"https://192.0.2.10:5480", "https://[2001:db8:1111:2222:3333:4444:5555:6666]:5480", "https://192.0.2.11:5480"}
+	x := open(t, m)
+	x.send(tea.WindowSizeMsg{Width: 40, Height: 14})
+	x.shows("https://192.0.2.10:5480", "AA:BB:CC:DD", "66:77:88:99", "K 7 P M - 3 X Q 4 - A B C D", "<C> Set up")
+	x.send(tea.WindowSizeMsg{Width: 40, Height: 12})
+	x.shows("https://192.0.2.10:5480", "66:77:88:99", "K 7 P M - 3 X Q 4 - A B C D")
+	x.send(tea.WindowSizeMsg{Width: 80, Height: 25})
+	x.shows("https://192.0.2.11:5480", "K 7 P M - 3 X Q 4 - A B C D", "Container registry")
+}
+
+// What will happen by itself stands on the front, and docker is told a name with a dot.
+func TestReadySaysWhatIsPlanned(t *testing.T) {
+	m := ready()
+	m.status.Registry = []string{"https://berth", "https://192.0.2.10"}
+	m.status.ReadOnly = "the data disk is full"
+	m.status.Pending = &api.Pending{Until: start}
+	m.status.Power = &api.PowerState{Action: "shutdown", At: start}
+	x := open(t, m)
+	x.shows("takes no pushes: the data disk is full", "taken back at 18:00:00 UTC", "shuts down at 2026-11-21 18:00:00 UTC", "docker login 192.0.2.10")
+}
+
 func TestProgressAndFailure(t *testing.T) {
 	m := ready()
 	m.status.Phase = api.Running

@@ -187,7 +187,7 @@ func newCertificate(m *Model) page {
 func certificateLines(all api.Certificates, now time.Time, w int) []line {
 	c := all.Server
 	out := []line{}
-	for i, f := range fingerprint(c.Fingerprint) {
+	for i, f := range fingerprint(c.Fingerprint, w-labelWidth-2) {
 		label := ""
 		if i == 0 {
 			label = "SHA-256"

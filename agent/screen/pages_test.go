@@ -228,6 +228,8 @@ func TestSetUpHere(t *testing.T) {
 	x.shows("log       on the system disk")
 	x.press("esc")
 	x.choose("Apply")
+	x.shows("These disks are formatted", "/dev/sdb for")
+	x.choose("Format and apply")
 	x.shows("waiting to be set up") // until the next look
 	want := []string{"check", "network static 198.51.100.7/24", "confirm p1", "check", "apply registry.example.com /dev/sdb"}
 	if !slices.Equal(m.did, want) {

@@ -28,10 +28,16 @@ func TestWrap(t *testing.T) {
 }
 
 func TestFingerprintWithNothing(t *testing.T) {
-	if got := screen.Fingerprint(""); !slices.Equal(got, []string{"(no certificate yet)"}) {
+	if got := screen.Fingerprint("", 80); !slices.Equal(got, []string{"(no certificate yet)"}) {
 		t.Errorf("got %q", got)
 	}
-	if got := screen.Fingerprint(print1); len(got) != 2 || got[0] != "AA:BB:CC:DD  EE:FF:00:11  22:33:44:55  66:77:88:99" {
+	if got := screen.Fingerprint(print1, 33); len(got) != 4 || got[0] != "AA:BB:CC:DD  EE:FF:00:11" {
+		t.Errorf("got %q", got)
+	}
+	if got := screen.Fingerprint(print1, 1); len(got) != 8 {
+		t.Errorf("got %q", got)
+	}
+	if got := screen.Fingerprint(print1, 60); len(got) != 2 || got[0] != "AA:BB:CC:DD  EE:FF:00:11  22:33:44:55  66:77:88:99" {
 		t.Errorf("got %q", got)
 	}
 }

@@ -90,9 +90,12 @@ func (s *setup) build() {
 				mark = " ok "
 			}
 		}
+		if mark == "    " && p.Name == wizard.Storage && s.known && len(s.answers.CheckDisks(s.disks)) == 0 {
+			mark = " ok "
+		}
 		s.items = append(s.items, item{mark + p.Title, about, func() tea.Cmd { return s.open(p) }})
 	}
-	apply := item{"    Apply", "Check everything, then set the appliance up. It takes about half a minute.", func() tea.Cmd { return s.check(true) }}
+	apply := item{"    Apply", "Check everything, then set the appliance up. It takes about half a minute.", s.apply}
 	if s.m.front.status.Phase == api.Failed {
 		apply.label, apply.about = "    Try again", "Go on at the step that failed, with the answers as they are here."
 	}
@@ -114,7 +117,33 @@ func (s *setup) show(w int) []line {
 	case len(s.faults) > 0:
 		return []line{say(bad, fmt.Sprintf("  %d answers are missing or wrong, on the pages marked with !!", len(s.faults)))}
 	}
-	return prose(paper, 2, "The same questions are on the web, where certificates can be pasted. Only the passwords must be set.", w)
+	must := "Only the passwords must be set."
+	if len(s.answers.CheckDisks(s.disks)) > 0 {
+		must = "Only the passwords must be set, and where data is stored."
+	}
+	return prose(paper, 2, "The same questions are on the web, where certificates can be pasted. "+must, w)
+}
+
+// apply checks and begins; if disks that somebody has chosen would be formatted, it
+// asks once more.
+func (s *setup) apply() tea.Cmd {
+	var erased []string
+	for _, p := range s.answers.Places(s.disks) {
+		if p.Disk == nil && p.Chosen != "" && p.Chosen != wizard.OnSystemDisk {
+			erased = append(erased, p.Chosen+" for "+string(p.Role))
+		}
+	}
+	if len(erased) == 0 {
+		return s.check(true)
+	}
+	return to(push{&list{m: s.m, heading: "Set up: Apply",
+		intro: func(w int) []line {
+			return prose(bad, 2, "These disks are formatted, and everything on them is lost: "+strings.Join(erased, ", ")+".", w)
+		},
+		items: []item{
+			{"Cancel", "Leave everything as it is.", back},
+			{"Format and apply", "Check everything, then set the appliance up.", func() tea.Cmd { return tea.Batch(back(), s.check(true)) }},
+		}}})
 }
 
 func (s *setup) take(msg tea.Msg) tea.Cmd {
@@ -213,6 +242,7 @@ func (s *setup) inputs(q property.Property) []*field {
 		f.choices = q.Choices
 	case q.Password:
 		f.secret = true
+		f.help += " Mind the keyboard's layout, which is US here."
 		if s.answers.Given(q.Name()) || slices.Contains(s.secrets, q.Name()) {
 			f.help = "It is set; leave it empty to keep it. " + f.help
 		}
