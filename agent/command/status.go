@@ -40,6 +40,9 @@ func (a *app) statusCommand() *cobra.Command {
 	}
 }
 
+// below begins a value's next line.
+const below = "\n             "
+
 // writeStatus writes for people.
 func writeStatus(w io.Writer, s api.Status) error {
 	var b strings.Builder
@@ -50,10 +53,11 @@ func writeStatus(w io.Writer, s api.Status) error {
 	}
 	row("version", s.Version)
 	row("host name", s.Hostname)
-	row("registry", strings.Join(s.Registry, " "))
-	row("console", strings.Join(s.Console, " "))
+	// One a line: a terminal is 80 columns wide, and an address with IPv6 has 40.
+	row("registry", strings.Join(s.Registry, below))
+	row("console", strings.Join(s.Console, below))
 	row("certificate", s.Fingerprint)
-	row("up since", s.Booted.Local().Format(time.DateTime))
+	row("up since", s.Booted.Local().Format(time.DateTime+" MST"))
 	row("first boot", phaseText(s))
 	row("setup code", s.Code)
 	row("health", s.Health)

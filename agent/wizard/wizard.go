@@ -50,9 +50,9 @@ func Pages() []Page {
 		{"passwords", "Passwords", "There are no default passwords. Each has 8 to 128 characters with an upper-case letter, a lower-case letter and a digit among them; all others may be in it, too.",
 			[]string{"appliance.root_password", "appliance.console_password", "registry.admin_password", "appliance.ssh_enabled", "appliance.ssh_authorized_keys"}},
 		{Storage, "Storage", "Disks are known by what is on them. A disk that this appliance has marked or used is taken without asking; others only if they are chosen here.", nil},
-		{"directory", "Users", "Where the registry's users come from. Address and filters of a directory are set in the registry's own interface afterwards.",
+		{"directory", "Users", "Where the registry's users come from. Address and filters of a directory are set in the registry afterwards.",
 			[]string{"registry.auth_mode"}},
-		{"vcenter", "vCenter", "Optional: the registry runs without vCenter. It is contacted only once its certificate is confirmed, by the thumbprint here or later in the console.",
+		{"vcenter", "vCenter", "Optional: the registry runs without vCenter. The link to it comes with a later version and begins with what is typed here; vCenter is contacted only if the thumbprint of its certificate is known.",
 			[]string{"vcenter.address", "vcenter.vcenter_username", "vcenter.vcenter_password", "vcenter.thumbprint", "vcenter.register"}},
 		{"proxy", "Proxy", "Only if connections to the outside need one. The registry itself needs no outside.",
 			[]string{"proxy.http", "proxy.https", "proxy.no_proxy", "proxy.proxy_username", "proxy.proxy_password"}},
@@ -206,6 +206,7 @@ func Help(p property.Property) string {
 		return "For static, with its prefix length: 192.0.2.10/24."
 	}
 	text := strings.TrimSuffix(p.Description, " Empty: the wizard asks.")
+	text = strings.ReplaceAll(text, " "+property.PasswordRule, "") // the page has it
 	return strings.TrimSpace(strings.ReplaceAll(text, " Used at the first boot alone.", ""))
 }
 

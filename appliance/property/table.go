@@ -1,5 +1,8 @@
 package property
 
+// PasswordRule is said of the passwords that people log in with.
+const PasswordRule = "8 to 128 characters with an upper-case letter, a lower-case letter and a digit among them."
+
 func network() []Property {
 	const c = "network"
 	return []Property{
@@ -30,9 +33,9 @@ func appliance() []Property {
 	const c = "appliance"
 	return []Property{
 		{Class: c, Key: "root_password", Type: Text, Label: "Password of root", Password: true, Unattended: true,
-			Description: "For the VM console and, if it is on, SSH. Used at the first boot alone. Empty: the wizard asks."},
+			Description: "For the VM console and, if it is on, SSH. " + PasswordRule + " Used at the first boot alone. Empty: the wizard asks."},
 		{Class: c, Key: "console_password", Type: Text, Label: "Password of the appliance console", Password: true, Unattended: true,
-			Description: "For the user admin at https://ADDRESS:5480. Used at the first boot alone. Empty: the wizard asks."},
+			Description: "For the user admin at https://ADDRESS:5480. " + PasswordRule + " Used at the first boot alone. Empty: the wizard asks."},
 		{Class: c, Key: "ssh_enabled", Type: Boolean, Label: "Start the SSH server", Default: "False",
 			Description: "It can be switched on and off later, also for a limited time."},
 		{Class: c, Key: "ssh_authorized_keys", Type: Text, Label: "SSH keys of root",
@@ -46,11 +49,11 @@ func registry() []Property {
 	const c = "registry"
 	return []Property{
 		{Class: c, Key: "admin_password", Type: Text, Label: "Password of the registry's administrator", Password: true, Unattended: true,
-			Description: "For the user admin of the registry: docker login, web interface, REST API. Used at the first boot alone. Empty: the wizard asks."},
+			Description: "For the user admin of the registry: docker login, REST API. " + PasswordRule + " Used at the first boot alone. Empty: the wizard asks."},
 		{Class: c, Key: "external_fqdn", Type: Text, Label: "External name",
 			Description: "The name that clients use, if it is not the host name: that of a load balancer, for example."},
 		{Class: c, Key: "auth_mode", Type: Text, Label: "Where users come from", Default: "db_auth", Choices: []string{"db_auth", "ldap_auth", "oidc_auth"},
-			Description: "db_auth: users that are made in the registry. ldap_auth and oidc_auth: a directory or an OpenID Connect provider, which is then set up in the web interface."},
+			Description: "db_auth: users that are made in the registry. ldap_auth and oidc_auth: a directory or an OpenID Connect provider, which is set up in the registry afterwards."},
 	}
 }
 
@@ -98,13 +101,13 @@ func vcenter() []Property {
 	const c = "vcenter"
 	return []Property{
 		{Class: c, Key: "address", Type: Text, Label: "vCenter Server",
-			Description: "Name or address. The registry does not need a vCenter; with one, events, alarms and snapshots before updates come."},
+			Description: "Name or address. The registry needs no vCenter. The link to it, with events, alarms and snapshots before updates, comes with a later version and begins with these fields."},
 		{Class: c, Key: "vcenter_username", Type: Text, Label: "User at vCenter",
-			Description: "Such as berth@vsphere.local; the appliance can say which privileges it needs."},
+			Description: "Such as berth@vsphere.local."},
 		{Class: c, Key: "vcenter_password", Type: Text, Label: "Password at vCenter", Password: true,
 			Description: "It may have any characters."},
 		{Class: c, Key: "thumbprint", Type: Text, Label: "Thumbprint of vCenter's certificate",
-			Description: "SHA-256, as the browser or openssl x509 -fingerprint -sha256 show it. Without it, vCenter is not contacted before somebody confirms it in the appliance console."},
+			Description: "SHA-256, as the browser or openssl x509 -fingerprint -sha256 show it. Without it, vCenter is not contacted."},
 		{Class: c, Key: "register", Type: Boolean, Label: "Register at vCenter", Default: "False",
 			Description: "As an extension, with events and alarms of its own."},
 	}
@@ -118,8 +121,8 @@ func install() []Property {
 		{Class: c, Key: "unattended", Type: Boolean, Label: "Without a wizard", Default: "False",
 			Description: "If something is missing or wrong, stop with the reason on the VM console instead of opening the wizard."},
 		{Class: c, Key: "restore_url", Type: Text, Label: "Restore from a backup",
-			Description: "Where the backup is. Empty: a new appliance."},
+			Description: "Not in this version: leave it empty, for a new appliance."},
 		{Class: c, Key: "restore_secret", Type: Text, Label: "Password of the backup", Password: true,
-			Description: "What the backup was encrypted with."},
+			Description: "Not in this version."},
 	}
 }

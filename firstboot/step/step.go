@@ -1,7 +1,7 @@
 // Package step has the steps of the first boot: credentials first, so that a
 // machine on which something fails later can be logged in to with the password that
 // somebody has chosen, and with no other; then disks, settings, network, time,
-// certificate, database, and the services at last.
+// database, certificate, and the services at last.
 //
 // A step is told what to do by the answers and looks for itself what is there
 // already, on the disks above all: one that comes from an earlier appliance is
@@ -36,8 +36,11 @@ func (m Machine) All() []firstboot.Step {
 		{Name: "network", Title: "Set up the network", Limit: 2 * time.Minute, Apply: m.network},
 		{Name: "access", Title: "Set up firewall and SSH", Limit: 2 * time.Minute, Apply: m.access},
 		{Name: "time", Title: "Set up the time", Limit: time.Minute, Apply: m.time},
-		{Name: "certificate", Title: "Make the certificate", Limit: time.Minute, Apply: m.certificate},
 		{Name: "database", Title: "Prepare the database", Limit: time.Hour, Apply: m.database},
+		// After the database, which takes seconds: an IPv6 address comes that much later
+		// than an IPv4 one, and a certificate made without it would be another one within
+		// the minute in which people compare its fingerprint.
+		{Name: "certificate", Title: "Make the certificate", Limit: time.Minute, Apply: m.certificate},
 		{Name: "services", Title: "Start the services", Limit: time.Hour, EveryBoot: true, Apply: m.services},
 	}
 }

@@ -1,6 +1,7 @@
 package step_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,5 +76,18 @@ func TestChooseForALostLog(t *testing.T) {
 		if refusal == "" && (err != nil || p.Disk.Device != device || !p.Format) || refusal != "" && (err == nil || !strings.Contains(err.Error(), refusal) || firstboot.Faults(err)[0].Hint == "") {
 			t.Errorf("%s: %+v, %v", device, p, err)
 		}
+	}
+}
+
+// The certificate has the addresses in it, IPv6 ones too, which come late; it is there
+// before the registry serves with it.
+func TestOrder(t *testing.T) {
+	var names []string
+	for _, s := range (step.Machine{}).All() {
+		names = append(names, s.Name)
+	}
+	at := func(name string) int { return slices.Index(names, name) }
+	if at("credentials") != 0 || at("certificate") < at("database") || at("certificate") > at("services") {
+		t.Errorf("the order is %q", names)
 	}
 }
