@@ -70,6 +70,7 @@ func (a *app) serve(ctx context.Context, d daemon) error {
 	}
 	sink := logger.NewSink(filepath.Join(d.root, setting.RunDir, "syslog.sock"))
 	log := logger.New(logger.Options{Component: "agent", Stderr: a.stderr, Sink: sink})
+	unit.LimitMemory(log)
 	code := session.NewCode(filepath.Join(d.root, setting.AgentRunDir, "setup-code"))
 	m := machine.New(machine.Options{Root: d.root, System: d.system, Code: code, Log: log})
 	sessions := session.New(session.Options{File: filepath.Join(state, "sessions.json"), Verify: m.Verify, Code: code})

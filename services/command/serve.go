@@ -91,6 +91,7 @@ func (a *app) serve(ctx context.Context, s setting.Settings, svc service) error 
 		return err
 	}
 	p := newProcess(a.stderr, s, svc.name)
+	unit.LimitMemory(p.log)
 	defer p.start(ctx)()
 	stopLooking, err := p.startLooking(ctx, svc.name)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"berth/appliance/logger"
 	"berth/appliance/secret"
 	"berth/appliance/setting"
+	"berth/appliance/unit"
 	"berth/services/account"
 )
 
@@ -76,6 +77,7 @@ func (a *app) up(ctx context.Context, s setting.Settings, passwordFile string) e
 		return err
 	}
 	p := newProcess(a.stderr, s, "berth")
+	unit.LimitMemory(p.log)
 	stopLogs, err := p.startLogs(ctx)
 	if err != nil {
 		return err
