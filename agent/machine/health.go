@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"berth/agent/api"
+	"berth/appliance/cert"
 	"berth/appliance/diskrole"
 	"berth/appliance/fault"
 	"berth/appliance/health"
@@ -177,7 +178,8 @@ func (m *Machine) probeCore(ctx context.Context, s setting.Settings) error {
 	return errors.Join(all...)
 }
 
-// endsSoon is when a certificate that nobody renews should be seen to.
+// endsSoon is when it is time to see why the appliance's own certificate has not been
+// renewed. One that was supplied, which others have to renew, gets renewBefore.
 const endsSoon = 21 * 24 * time.Hour
 
 func (m *Machine) probeCertificate(s setting.Settings) error {
@@ -188,15 +190,18 @@ func (m *Machine) probeCertificate(s setting.Settings) error {
 	if err != nil {
 		return fault.Wrap(fault.Unavailable, err, "the certificate cannot be used").WithHint("upload it again, or reset it (berth-agent certificate reset)")
 	}
-	const hint = "upload a new one, or renew it (berth-agent certificate renew)"
+	soon, hint := endsSoon, "renew it (berth-agent certificate renew)"
+	if r, err := cert.Look(m.below(s.TLS())); err == nil && r.Supplied {
+		soon, hint = renewBefore, "have it issued anew (berth-agent certificate csr) and upload that, or go back to the appliance's own (berth-agent certificate reset)"
+	}
 	now := m.o.Now()
 	switch left := c.NotAfter.Sub(now); {
 	case left <= 0:
-		return fault.New(fault.Unavailable, "the certificate has expired on %s: clients refuse it", c.NotAfter.UTC().Format(time.DateOnly)).WithHint(hint)
+		return fault.New(fault.Unavailable, "the certificate has expired on %s: clients refuse it", c.NotAfter.UTC().Format(time.DateOnly)).WithHint("%s", hint)
 	case now.Before(c.NotBefore):
 		return fault.New(fault.Unavailable, "the certificate is not valid before %s", c.NotBefore.UTC().Format(time.DateTime)).WithHint("check the machine's clock")
-	case left < endsSoon:
-		return health.Warning(fault.New(fault.Precondition, "the certificate ends on %s", c.NotAfter.UTC().Format(time.DateOnly)).WithHint(hint))
+	case left < soon:
+		return health.Warning(fault.New(fault.Precondition, "the certificate ends on %s", c.NotAfter.UTC().Format(time.DateOnly)).WithHint("%s", hint))
 	}
 	for _, n := range s.Hostnames {
 		if c.VerifyHostname(bracket(n)) != nil {

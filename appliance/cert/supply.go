@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"berth/appliance/durable"
 	"berth/appliance/fault"
 	"berth/appliance/secret"
 )
@@ -30,6 +31,12 @@ func Supply(dir, certificate, chain, key string, passphrase secret.Text, opts ..
 	p, err := inspect(dir, certificate, chain, key, passphrase, optionsOf(opts))
 	if err != nil {
 		return Result{}, err
+	}
+	if p.root != nil {
+		text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.root.Raw})
+		if err := durable.WriteFile(filepath.Join(dir, rootFile), text, 0o644); err != nil {
+			return Result{}, err
+		}
 	}
 	if err := install(dir, p.certPEM, p.keyPEM, optionsOf(opts)); err != nil {
 		return Result{}, err
@@ -63,6 +70,28 @@ type offer struct {
 	result          Result
 	certPEM, keyPEM []byte
 	pending         bool // the key is the pending request's
+	root            *x509.Certificate
+}
+
+// rootFile has the root that came with a supplied certificate. It is not served; from
+// it Look knows later that nothing is missing between the two.
+const rootFile = "supplied-root.crt"
+
+// knownRoot is the root that was supplied with what is served, or nil.
+func knownRoot(dir string, top *x509.Certificate) *x509.Certificate {
+	b, err := os.ReadFile(filepath.Join(dir, rootFile))
+	if err != nil {
+		return nil
+	}
+	block, _ := pem.Decode(b)
+	if block == nil {
+		return nil
+	}
+	root, err := x509.ParseCertificate(block.Bytes)
+	if err != nil || top.CheckSignatureFrom(root) != nil {
+		return nil
+	}
+	return root
 }
 
 func inspect(dir, certificate, chain, key string, passphrase secret.Text, o options) (offer, error) {
@@ -84,6 +113,7 @@ func inspect(dir, certificate, chain, key string, passphrase secret.Text, o opti
 		p.pending = samePublic(pending.Public(), leaf.PublicKey)
 	}
 	ordered, rest, root := order(leaf, certs)
+	p.root = root
 	if err := check(leaf, ordered, o); err != nil {
 		return offer{}, err
 	}
@@ -250,7 +280,7 @@ func Look(dir string, opts ...Option) (Result, error) {
 	if err := expired(r.Certificate, o.now); err != nil {
 		r.Warnings = append(r.Warnings, fault.Of(err).Text)
 	} else if r.Supplied {
-		r.Warnings = warnings(r.Certificate, r.Chain, nil, nil, o)
+		r.Warnings = warnings(r.Certificate, r.Chain, nil, knownRoot(dir, r.Certificate), o)
 	}
 	return r, nil
 }

@@ -364,3 +364,25 @@ func TestPFX(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A root that was supplied is not served, and still known afterwards: nothing is missing between it and the certificate.
+func TestSuppliedRootIsKnown(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	root, middle, _ := company(t)
+	direct, other := sign(t, nil, &root, nil), sign(t, nil, &middle, nil)
+	names := cert.ForNames("registry.example.com")
+	for _, c := range []struct {
+		leaf  party
+		chain string
+		want  int // warnings
+	}{{direct, root.certPEM(), 0}, {direct, "", 0}, {other, "", 1}} {
+		if _, err := cert.Supply(dir, c.leaf.certPEM(), c.chain, c.leaf.keyPEM(), "", names); err != nil {
+			t.Fatal(err)
+		}
+		r, err := cert.Look(dir, names)
+		if err != nil || len(r.Warnings) != c.want || len(r.Chain) != 0 {
+			t.Errorf("%d: %q, chain %d, %v", c.want, r.Warnings, len(r.Chain), err)
+		}
+	}
+}
