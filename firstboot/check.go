@@ -23,7 +23,7 @@ var authModes = []string{"", "db_auth", "ldap_auth", "oidc_auth"}
 // be is Missing's to tell.
 func (a *Answers) Check() error {
 	c := checker{}
-	for _, f := range Faults(a.Settings.Check()) {
+	for _, f := range Faults(errors.Join(a.Settings.Check(), a.Settings.CheckOpen())) {
 		c.add(propertyOf(f.Field), "%s", f.Text).Hint = f.Hint
 	}
 	if n := a.Settings.Network.Hostname; len(n) > maxHostname {

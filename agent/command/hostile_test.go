@@ -3,8 +3,14 @@ package command
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"berth/agent/api"
 	"berth/appliance/cli"
 	"berth/appliance/fault"
 	"berth/appliance/setting"
@@ -270,4 +277,47 @@ func pseudoTerminal(t *testing.T) (terminal, other *os.File) {
 		t.Fatal(err)
 	}
 	return terminal, other
+}
+
+// A password in the settings would be read by everybody, and exported.
+func TestNoPasswordInSettings(t *testing.T) {
+	t.Parallel()
+	b := setup(t, installed)
+	for _, database := range []string{"postgres://u:geheim1@db/x", "host=db user=u password=geheim1", "postgres://db/x?user=u&password=geheim1"} {
+		_, err := b.client.ApplyConfiguration(t.Context(), "database: "+database+"\n")
+		if f := fault.Of(err); f.Field != "database" || f.Kind != fault.Invalid || strings.Contains(err.Error(), "geheim1") {
+			t.Errorf("%s: %v", database, err)
+		}
+	}
+	if _, err := b.client.ValidateConfiguration(t.Context(), "database: host=db user=u passfile=/etc/pg\n"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A certificate that others have to renew is warned of a month before, and not told to be renewed here.
+func TestSuppliedCertificateEnds(t *testing.T) {
+	t.Parallel()
+	b := setup(t, installed)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"berth.example.com"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(25 * 24 * time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := func(kind string, b []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}))
+	}
+	if _, err := b.client.UploadCertificate(t.Context(), api.UploadCertificate{Certificate: text("CERTIFICATE", der), Key: text("PRIVATE KEY", private)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, out, _ := b.run("health"); !strings.Contains(out, "the certificate ends on") || !strings.Contains(out, "have it issued anew") {
+		t.Errorf("%s", out)
+	}
 }

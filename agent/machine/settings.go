@@ -89,6 +89,9 @@ func plan(old, wanted setting.Settings) (api.Applied, error) {
 			all = append(all, fault.New(fault.Invalid, "it cannot be changed on the appliance").On(c.Field).WithHint("leave it out, or as it is"))
 		}
 	}
+	if touches(done.Changes, "database") {
+		all = append(all, wanted.CheckOpen())
+	}
 	if err := errors.Join(all...); err != nil {
 		return done, err
 	}

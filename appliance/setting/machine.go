@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"berth/appliance/durable"
+	"berth/appliance/fault"
 )
 
 // The appliance's fixed places.
@@ -354,4 +356,23 @@ func isThumbprint(s string) bool {
 	return len(pairs) == 32 && !slices.ContainsFunc(pairs, func(p string) bool {
 		return len(p) != 2 || strings.Trim(p, "0123456789abcdefABCDEF") != ""
 	})
+}
+
+// dsnPassword finds a password in a string of keywords and values, or in a URL's
+// query (PostgreSQL 15 documentation, section 34.1.1).
+var dsnPassword = regexp.MustCompile(`(?i)(?:^|[\s?&])(?:ssl)?password\s*=`)
+
+// CheckOpen refuses secrets in settings that everybody on the machine may read, and
+// that are exported, as an appliance's are. Its error is a fault.Invalid and does not
+// repeat the secret.
+func (s *Settings) CheckOpen() error {
+	inURL := false
+	if u, err := url.Parse(s.Database); err == nil && u.User != nil {
+		_, inURL = u.User.Password()
+	}
+	if !inURL && !dsnPassword.MatchString(s.Database) {
+		return nil
+	}
+	return fault.New(fault.Invalid, "it has a password in it, and every program on the appliance can read the settings").On("database").
+		WithHint("name a file that the services can read with passfile=FILE")
 }
