@@ -156,7 +156,10 @@ func show(out io.Writer, s firstboot.State) error {
 
 func showFaults(b *bytes.Buffer, faults []firstboot.Fault) {
 	for _, f := range faults {
-		fmt.Fprintf(b, "  %s: %s\n", f.Field, f.Text)
+		if b.WriteString("  "); f.Field != "" {
+			b.WriteString(f.Field + ": ")
+		}
+		b.WriteString(f.Text + "\n")
 		if f.Hint != "" {
 			fmt.Fprintf(b, "    hint: %s\n", f.Hint)
 		}
@@ -231,7 +234,7 @@ func checkCommand() *cobra.Command {
 				err = report(c.OutOrStdout(), faults, missing)
 			}
 			if err == nil && len(faults) > 0 {
-				err = fault.New(fault.Invalid, "%s has %d faults", args[0], len(faults))
+				err = fault.New(fault.Invalid, "faults in %s: %d", args[0], len(faults))
 			}
 			return err
 		},
@@ -258,8 +261,9 @@ func read(stdin io.Reader, file string) ([]byte, error) {
 // examine tells the forms apart by how they begin.
 func examine(b []byte) (faults []firstboot.Fault, missing []string, err error) {
 	text := strings.TrimLeft(string(b), "\ufeff \t\r\n")
-	if values, ok := lines(text); ok {
-		return judge(firstboot.FromProperties(values))
+	if values, wrong, ok := lines(text); ok {
+		a, err := firstboot.FromProperties(values)
+		return judge(a, errors.Join(wrong, err))
 	}
 	if strings.HasPrefix(text, "<") || bytes.HasPrefix(b, []byte{0xff, 0xfe}) || bytes.HasPrefix(b, []byte{0xfe, 0xff}) {
 		e, err := ovfenv.Parse(b)
@@ -277,21 +281,33 @@ func examine(b []byte) (faults []firstboot.Fault, missing []string, err error) {
 	return judge(a, nil)
 }
 
-// lines reads NAME=VALUE, if every line is of that form with a property's name.
-func lines(text string) (map[string]string, bool) {
-	values := map[string]string{}
+// lines reads NAME=VALUE, if the first line is of that form with a property's name;
+// wrong is what it cannot read of the others, and names that nobody knows.
+func lines(text string) (values map[string]string, wrong error, ok bool) {
+	values = map[string]string{}
+	var all []error
+	number := 0
 	for line := range strings.Lines(text) {
+		number++
 		line = strings.TrimRight(line, "\r\n")
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		name, value, ok := strings.Cut(line, "=")
-		if !ok || strings.Count(name, ".") != 1 || strings.ContainsAny(name, " :<\"") {
-			return nil, false
+		name, value, isPair := strings.Cut(line, "=")
+		isPair = isPair && !strings.ContainsAny(name, " :<\"")
+		switch {
+		case len(values) == 0 && !(isPair && strings.Count(name, ".") == 1):
+			return nil, nil, false
+		case !isPair:
+			all = append(all, fault.New(fault.Invalid, "it is not NAME=VALUE").On(fmt.Sprintf("line %d", number)))
+		default:
+			values[name] = value
 		}
-		values[name] = value
 	}
-	return values, len(values) > 0
+	for _, name := range firstboot.Unknown(values) {
+		all = append(all, fault.New(fault.Invalid, "there is no such property").On(name).WithHint("docs/properties.md has their names"))
+	}
+	return values, errors.Join(all...), len(values) > 0
 }
 
 func judge(a firstboot.Answers, err error) ([]firstboot.Fault, []string, error) {

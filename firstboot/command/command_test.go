@@ -39,11 +39,15 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: %v:\n%s", name, err, out)
 		}
 	}
+	out, err := run(t, "network.mode=dhcp\nnetwork.adress=192.0.2.1\nnosuch=1\nanything else\n", "check", "-")
+	if !fault.Is(err, fault.Invalid) || !strings.Contains(out, "network.adress: there is no such property") || !strings.Contains(out, "nosuch: there is") || !strings.Contains(out, "line 4: it is not NAME=VALUE") {
+		t.Errorf("%v:\n%s", err, out)
+	}
 	file := filepath.Join(t.TempDir(), "good")
 	if err := os.WriteFile(file, []byte("network.mode=static\nnetwork.ip4=192.0.2.1/24\nappliance.root_password=Pass=w0rd\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := run(t, "", "check", "--json", file)
+	out, err = run(t, "", "check", "--json", file)
 	var answer struct {
 		Faults  []any
 		Missing []string
