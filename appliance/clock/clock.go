@@ -168,10 +168,7 @@ func Apply(ctx context.Context, t setting.Time) error {
 			return err
 		}
 	}
-	units, err := systemd.Open(ctx)
-	if err != nil {
-		return err
-	}
+	units := systemd.New(time.Minute)
 	defer units.Close()
 	return units.Restart(ctx, timesyncd)
 }

@@ -35,7 +35,7 @@ const (
 )
 
 // toolTime is how long nft may take.
-const toolTime = 15 * time.Second
+const toolTime = 45 * time.Second
 
 // Render gives the rules for nft(8). Networks that are in others of the same list
 // are left out, for nft refuses such lists.

@@ -25,7 +25,7 @@ import (
 )
 
 // toolTime is how long one of the distribution's programs may take.
-const toolTime = 30 * time.Second
+const toolTime = time.Minute
 
 // The limits of a password's length: Harbor's.
 const (

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	toolTime = 15 * time.Second // for networkctl
+	toolTime = 45 * time.Second // for networkctl, also on a host that starts many machines at once
 	// addressTime is how long an address is waited for: three tries of DHCP.
 	addressTime = 25 * time.Second
 	// beginTime is how long networkd may take to begin with what it has read: until

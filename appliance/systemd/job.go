@@ -93,7 +93,7 @@ func (c *Conn) explain(ctx context.Context, unit, what, result string, begun tim
 	default: // failed
 		why = "it failed"
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.patience)
 	defer cancel()
 	if units, err := c.Units(ctx, unit); err == nil && len(units) == 1 {
 		why += units[0].because()
@@ -209,7 +209,7 @@ func (c *Conn) Reboot(ctx context.Context) error { return c.end(ctx, "reboot.tar
 // end starts a target that ends all others. It is what systemctl does without
 // logind; like there, nothing can be started any more after it.
 func (c *Conn) end(ctx context.Context, target, what string) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, c.patience)
 	defer cancel()
 	bus, err := c.connect(ctx)
 	if err != nil {

@@ -23,20 +23,28 @@ import (
 	"berth/appliance/fault"
 )
 
-// answerTime is how long systemd may take to answer a question.
+// answerTime is how long systemd may take to answer a question that somebody waits for.
 const answerTime = 10 * time.Second
 
 // Conn is a connection to systemd that is made again when it was lost, as after
 // systemctl daemon-reexec. It is safe for concurrent use.
 type Conn struct {
+	patience time.Duration
+
 	mu   sync.Mutex
 	bus  *dbus.Conn
 	done context.CancelFunc // ends bus
 }
 
-// Open connects to systemd. Where systemd does not run, the fault is Unavailable.
+// New gives a connection that is made when it is needed. Patience is how long systemd
+// may take to answer a question: on a host that starts hundreds of machines at once
+// that can be many seconds, and a boot must wait for them.
+func New(patience time.Duration) *Conn { return &Conn{patience: patience} }
+
+// Open connects to systemd, for questions that somebody waits for: an answer has ten
+// seconds. Where systemd does not run, the fault is Unavailable.
 func Open(ctx context.Context) (*Conn, error) {
-	c := &Conn{}
+	c := New(answerTime)
 	if _, err := c.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -68,7 +76,7 @@ func (c *Conn) connect(ctx context.Context) (*dbus.Conn, error) {
 	// The connection lives as long as its context: the caller's is for the
 	// connecting alone.
 	life, done := context.WithCancel(context.WithoutCancel(ctx))
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, c.patience)
 	defer cancel()
 	stop := context.AfterFunc(ctx, done)
 	bus, err := dbus.NewSystemdConnectionContext(life)
@@ -106,7 +114,7 @@ type Unit struct {
 // in the order of their names. A name without a pattern is found although
 // nothing has loaded it yet; if there is no such unit, its Load is not-found.
 func (c *Conn) Units(ctx context.Context, patterns ...string) ([]Unit, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, c.patience)
 	defer cancel()
 	bus, err := c.connect(ctx)
 	if err != nil {
@@ -192,7 +200,7 @@ func unitOf(ctx context.Context, bus *dbus.Conn, s dbus.UnitStatus) (Unit, error
 // State is what systemd says of the whole system: starting, running, degraded
 // (a unit has failed), stopping …
 func (c *Conn) State(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, c.patience)
 	defer cancel()
 	bus, err := c.connect(ctx)
 	if err != nil {

@@ -40,6 +40,9 @@ func New() *cobra.Command {
 // first is for machines that others set up, the second for a hand-made one.
 func Files() []string { return []string{"/run/berth-seed/ovf-env.xml", "/etc/berth/ovf-env.xml"} }
 
+// patience is how long an answer of systemd may take before a step has failed.
+const patience = 2 * time.Minute
+
 // payload is what only install.sh puts onto a machine.
 const payload = "/usr/lib/berth"
 
@@ -58,10 +61,7 @@ func runCommand() *cobra.Command {
 			unix.Umask(0o022) // modes are said where files are made
 			settle(c.Context())
 			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
-			conn, err := systemd.Open(c.Context())
-			if err != nil {
-				return err
-			}
+			conn := systemd.New(patience)
 			defer conn.Close()
 			sources := []ovfenv.Source{ovfenv.GuestInfo(guestinfo.New(tool)), ovfenv.CD("/dev")}
 			for _, f := range Files() {

@@ -166,7 +166,7 @@ func (m Machine) disks(ctx context.Context, w *firstboot.Work) (string, error) {
 	if _, err := run(ctx, nil, "/usr/bin/systemd-tmpfiles", "--create", "--prefix=/storage"); err != nil {
 		return "", fmt.Errorf("cannot make the directories on the disks: %w", err)
 	}
-	if err := m.Systemd.Start(ctx, "berth-storage.target"); err != nil {
+	if err := m.start(ctx, "berth-storage.target"); err != nil {
 		return "", err
 	}
 	return strings.Join(said, ", "), nil

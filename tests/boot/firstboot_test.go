@@ -198,17 +198,7 @@ func TestFirstBootCut(t *testing.T) {
 			t.Parallel()
 			environment := passwords("network.hostname", "berth.berth.test", "install.unattended", "true")
 			m := boot.Start(t, boot.Options{Environment: environment})
-			cutAt := ""
-			for end := time.Now().Add(time.Minute); cutAt == "" && time.Now().Before(end); time.Sleep(time.Millisecond) {
-				for _, s := range stateOf(m).Steps {
-					if s.Name == step && s.Status != firstboot.StepPending {
-						cutAt = s.Status
-					}
-				}
-			}
-			if cutAt == "" {
-				t.Fatal("the step has not begun")
-			}
+			cutAt := begun(t, m, step)
 			time.Sleep(cut.after)
 			m.Kill(t)
 			t.Logf("cut off when %s was %s", step, cutAt)
@@ -227,6 +217,46 @@ func TestFirstBootCut(t *testing.T) {
 			keptNoSecrets(t, m)
 		})
 	}
+}
+
+// begun waits until a step has begun, and gives its state.
+func begun(t *testing.T, m *boot.Machine, step string) string {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		for _, s := range stateOf(m).Steps {
+			if s.Name == step && s.Status != firstboot.StepPending {
+				return s.Status
+			}
+		}
+	}
+	t.Fatalf("the step %s has not begun", step)
+	return ""
+}
+
+// A systemd that is slow, longer than anybody would wait at a console, is waited for.
+func TestSlowSystemd(t *testing.T) {
+	t.Parallel()
+	environment := passwords("network.hostname", "berth.berth.test", "install.unattended", "true")
+	m := boot.Start(t, boot.Options{Environment: environment})
+	begun(t, m, "credentials")
+	m.Freeze(t, 15*time.Second)
+	m.Serving(t, time.Minute)
+	phase(t, m, firstboot.Ready)
+	admin(t, m, environment["registry.admin_password"])
+}
+
+// The engine is killed, as when the machine has no memory left: it goes on by itself.
+func TestFirstBootKilled(t *testing.T) {
+	t.Parallel()
+	environment := passwords("network.hostname", "berth.berth.test", "install.unattended", "true")
+	m := boot.Start(t, boot.Options{Environment: environment})
+	for _, step := range []string{"disks", "database"} {
+		begun(t, m, step)
+		m.Command(t, "systemctl", "kill", "--signal=KILL", "berth-firstboot.service")
+	}
+	m.Serving(t, time.Minute)
+	phase(t, m, firstboot.Ready)
+	admin(t, m, environment["registry.admin_password"])
 }
 
 // Without a wizard a lack is a failure with its reason; with the properties corrected the next boot succeeds.

@@ -141,6 +141,22 @@ func (m *Machine) Kill(t testing.TB) {
 	m.off(t, time.Minute)
 }
 
+// Freeze lets systemd answer nobody for a while, as on a host that starts hundreds of machines at once.
+func (m *Machine) Freeze(t testing.TB, long time.Duration) {
+	t.Helper()
+	pid, err := m.pid()
+	if err == nil {
+		err = syscall.Kill(pid, syscall.SIGSTOP)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(long)
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Detach takes a disk out of a machine that is off, Attach puts it back.
 func (m *Machine) Detach(role diskrole.Role) {
 	m.disks = slices.DeleteFunc(m.disks, func(r diskrole.Role) bool { return r == role })

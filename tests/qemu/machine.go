@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -247,6 +248,23 @@ func (m *Machine) Shutdown(t *testing.T) {
 	}
 }
 
+// journal cuts the power and gives what Berth's units have said since the last start, as far as it has reached the disk.
+func (m *Machine) journal(t *testing.T) string {
+	t.Helper()
+	m.Kill(t)
+	dir := t.TempDir()
+	// The root file system begins after the BIOS boot partition and the ESP (packer/debian/disk.sh).
+	disk := m.Disk(diskrole.System) + "?offset=" + strconv.Itoa(66<<20)
+	if out, err := exec.Command("debugfs", "-R", "rdump /var/log/journal "+dir, disk).CombinedOutput(); err != nil {
+		return fmt.Sprintf("no journal: debugfs: %v: %s", err, out)
+	}
+	out, err := exec.Command("journalctl", "--directory", filepath.Join(dir, "journal"), "--boot", "--unit=berth-*", "--lines=60", "--output=short-monotonic", "--no-pager", "--quiet").CombinedOutput()
+	if err != nil {
+		return fmt.Sprintf("no journal: %v: %s", err, out)
+	}
+	return string(out)
+}
+
 // Wait asks every second until the answer is nil, and fails with the last answer, a picture and the serial line's end.
 func (m *Machine) Wait(t *testing.T, what string, limit time.Duration, ask func(context.Context) error) time.Duration {
 	t.Helper()
@@ -264,7 +282,7 @@ func (m *Machine) Wait(t *testing.T, what string, limit time.Duration, ask func(
 			t.Fatalf("%s: QEMU has ended\n%s", what, berthtest.LastLines(m.Serial()))
 		case <-ctx.Done():
 			m.Picture(t, "failed")
-			t.Fatalf("%s: not within %v: %v\n%s", what, limit, err, berthtest.LastLines(m.Serial()))
+			t.Fatalf("%s: not within %v: %v\n%s\n%s", what, limit, err, berthtest.LastLines(m.Serial()), m.journal(t))
 		case <-time.After(time.Second):
 		}
 	}
