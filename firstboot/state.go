@@ -122,7 +122,8 @@ func ReadState(dir string) (State, error) {
 		return s, fmt.Errorf("cannot read the first boot's state: %w", err)
 	}
 	if err := json.Unmarshal(b, &s); err != nil {
-		return s, fmt.Errorf("cannot use the first boot's state in %s: %w", filepath.Join(dir, stateFile), err)
+		return s, fault.Wrap(fault.Precondition, err, "cannot use the first boot's state in %s: the file is damaged", filepath.Join(dir, stateFile)).
+			WithHint("remove it and restart berth-firstboot: it asks for passwords and network anew, and takes over what is on the disks")
 	}
 	if now := bootID(); s.Boot != "" && now != "" && s.Boot != now {
 		s.Phase, s.Text, s.Hint = Running, "", ""

@@ -321,3 +321,22 @@ func TestSuppliedCertificateEnds(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 }
+
+// An appliance whose state is damaged may have been set up: it is not open for whoever sees the VM's console, and says
+// what to do.
+func TestDamagedState(t *testing.T) {
+	t.Parallel()
+	b := setup(t, installed, func(b *rig) { b.state("{") })
+	b.wait("status", func() bool { _, err := b.client.Status(t.Context()); return err == nil })
+	s, err := b.client.Status(t.Context())
+	if err != nil || s.Phase != api.Failed || s.Code != "" || len(s.Problems) == 0 || !strings.Contains(s.Problems[0].Text, "the file is damaged") || s.Problems[0].Hint == "" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	time.Sleep(1100 * time.Millisecond) // the code is looked after each second
+	if s, err := b.client.Status(t.Context()); err != nil || s.Code != "" {
+		t.Errorf("there is a code: %v", err)
+	}
+	if err := b.client.ApplySetup(t.Context(), api.Answers{Values: map[string]string{"appliance.root_password": "Root-1-Password", "appliance.console_password": "Root-1-Password", "registry.admin_password": "Root-1-Password"}}); err == nil {
+		t.Error("it can be set up anew")
+	}
+}

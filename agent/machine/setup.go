@@ -25,7 +25,11 @@ const firstbootUnit = "berth-firstboot.service"
 func (m *Machine) state() firstboot.State {
 	s, err := firstboot.ReadState(m.path(setting.StateDir))
 	if err != nil {
-		return firstboot.State{Phase: firstboot.Failed, Text: "the state of the first boot cannot be read", Hint: "look at the journal of " + firstbootUnit}
+		f := fault.Of(err)
+		if f.Kind == fault.Internal {
+			f = fault.New(fault.Internal, "the state of the first boot cannot be read").WithHint("look at the journal of %s", firstbootUnit)
+		}
+		return firstboot.State{Phase: firstboot.Failed, Text: f.Text, Hint: f.Hint}
 	}
 	return s
 }
@@ -224,8 +228,9 @@ const setupTime = 15 * time.Minute
 func (m *Machine) followCode(ctx context.Context) error {
 	failed := ""
 	return every(ctx, time.Second, func(context.Context) {
-		var err error
-		switch state := m.state(); {
+		state, err := firstboot.ReadState(m.path(setting.StateDir))
+		switch {
+		case err != nil: // nobody knows whether it is set up: it must not be open for another setup
 		case state.Done(): // from here on there are passwords
 			err = errors.Join(m.o.Code.Remove(), os.RemoveAll(m.path(requestDir)))
 		case state.Phase == firstboot.Waiting, state.Phase == firstboot.Failed:
