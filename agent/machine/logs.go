@@ -5,11 +5,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"berth/agent/api"
@@ -63,6 +66,34 @@ func plain(name string) bool {
 	return true
 }
 
+// maxLine is how many bytes a line's attributes may have.
+const maxLine = 2000
+
+// lineOf writes a message with its attributes behind it: the error first, which is
+// most of the news, then the others by their names.
+func lineOf(message string, attributes map[string]any) string {
+	var b strings.Builder
+	b.WriteString(message)
+	if e, ok := attributes["err"].(string); ok {
+		b.WriteString(": " + e)
+	}
+	for _, name := range slices.Sorted(maps.Keys(attributes)) {
+		value := fmt.Sprint(attributes[name])
+		if _, said := attributes[name].(string); said && name == "err" || value == "" {
+			continue
+		}
+		if strings.ContainsAny(value, " \"\n") {
+			value = strconv.Quote(value)
+		}
+		if b.Len()+len(value) > len(message)+maxLine {
+			b.WriteString(" …")
+			break
+		}
+		b.WriteString(" " + name + "=" + value)
+	}
+	return b.String()
+}
+
 func (m *Machine) serviceLog(ctx context.Context, component string, lines int) ([]api.Line, error) {
 	s, err := m.Settings()
 	if err != nil {
@@ -86,11 +117,7 @@ func (m *Machine) serviceLog(ctx context.Context, component string, lines int) (
 	}
 	list := make([]api.Line, 0, len(page.Messages))
 	for _, msg := range page.Messages {
-		text := msg.Message
-		if e, ok := msg.Attributes["err"].(string); ok {
-			text += ": " + e
-		}
-		list = append(list, api.Line{Time: msg.Time, Component: msg.Component, Level: msg.Severity, Text: text})
+		list = append(list, api.Line{Time: msg.Time, Component: msg.Component, Level: msg.Severity, Text: lineOf(msg.Message, msg.Attributes)})
 	}
 	slices.Reverse(list)
 	return list, nil

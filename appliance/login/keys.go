@@ -54,6 +54,10 @@ func ParseKeys(texts []string) ([]Key, error) {
 		if text == "" || strings.HasPrefix(text, "#") {
 			continue
 		}
+		if strings.Contains(text, "PRIVATE KEY") { // of whose other lines nothing needs to be said
+			return nil, fault.New(fault.Invalid, "the SSH key in place %d: it is a private key, which belongs to nobody but its owner; the public one is wanted", i+1).On("ssh_authorized_keys").
+				WithHint("paste the one line of a file that ends with .pub, such as ~/.ssh/id_ed25519.pub")
+		}
 		key, err := parseKey(text)
 		if err != nil {
 			all = append(all, fault.New(fault.Invalid, "the SSH key in place %d: %v", i+1, err).On("ssh_authorized_keys").
@@ -75,8 +79,6 @@ func ParseKeys(texts []string) ([]Key, error) {
 // the text: it may be a private key.
 func parseKey(text string) (Key, error) {
 	switch {
-	case strings.Contains(text, "PRIVATE KEY"):
-		return Key{}, errors.New("it is a private key, which belongs to nobody but its owner; the public one is wanted")
 	case strings.HasPrefix(text, "---- BEGIN SSH2 PUBLIC KEY"):
 		return Key{}, errors.New("it is in the form of RFC 4716; ssh-keygen -i converts it")
 	case strings.ContainsFunc(text, unicode.IsControl) || !utf8.ValidString(text):

@@ -87,6 +87,9 @@ func TestParseKeys(t *testing.T) {
 			t.Errorf("%.60q: %v, want it to say %q", bad, err, why)
 		}
 	}
+	if _, err := login.ParseKeys([]string{"-----BEGIN OPENSSH PRIVATE KEY-----", "b3BlbnNzaC1rZXktdjEAAAAA", "-----END OPENSSH PRIVATE KEY-----"}); strings.Count(err.Error(), "in place") != 1 {
+		t.Errorf("the lines of a private key are told as: %v", err)
+	}
 	if _, err := login.ParseKeys([]string{"a", one, "b"}); strings.Count(err.Error(), "in place") != 2 {
 		t.Errorf("two faults are told as: %v", err)
 	}
