@@ -80,13 +80,13 @@ func (a *API) export(r *request, _ none) (text, error) {
 }
 
 func (a *API) validate(r *request, in struct {
-	Text string `body:"text"`
+	Text string `body:"application/yaml"`
 }) (api.Applied, error) {
 	return a.o.Machine.Validate(r.Context(), in.Text)
 }
 
 func (a *API) apply(r *request, in struct {
-	Text string `body:"text"`
+	Text string `body:"application/yaml"`
 }) (api.Applied, error) {
 	done, err := a.o.Machine.Apply(r.Context(), in.Text)
 	fields := make([]string, len(done.Changes))

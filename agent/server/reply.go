@@ -14,6 +14,7 @@ import (
 	"berth/agent/api"
 	"berth/agent/session"
 	"berth/appliance/fault"
+	"berth/appliance/rest"
 )
 
 // What handlers return besides plain values, which become JSON with status 200.
@@ -121,8 +122,8 @@ var statuses = map[fault.Kind]int{
 // refuse renders an error, or several that were joined. It is the one place that
 // does, and that logs it.
 func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	if u, ok := errors.AsType[*unprocessable](err); ok {
-		writeErrors(w, http.StatusUnprocessableEntity, api.Fault{Kind: fault.Invalid.String(), Text: u.text})
+	if u, ok := errors.AsType[*rest.Unprocessable](err); ok {
+		writeErrors(w, http.StatusUnprocessableEntity, api.Fault{Kind: fault.Invalid.String(), Text: u.Text})
 		return
 	}
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {

@@ -12,6 +12,7 @@ import (
 	"berth/agent/api"
 	"berth/agent/session"
 	"berth/appliance/fault"
+	"berth/appliance/rest"
 )
 
 // route is a row of the API's table.
@@ -84,7 +85,7 @@ func (r *request) note(target, detail string) { r.target, r.detail = target, det
 // endpoint is a handler, with its types for the OpenAPI document.
 type endpoint struct {
 	in, out    reflect.Type
-	parameters []parameter
+	parameters []rest.Parameter
 	call       func(a *API, r *request) (any, error)
 }
 
@@ -92,7 +93,7 @@ type endpoint struct {
 // parameters and gives a value to reply with.
 func handle[In, Out any](f func(*API, *request, In) (Out, error)) endpoint {
 	in := reflect.TypeFor[In]()
-	ps := parametersOf(in)
+	ps := rest.Parameters(in)
 	return endpoint{in, reflect.TypeFor[Out](), ps, func(a *API, r *request) (any, error) {
 		var argument In
 		if err := bind(ps, r, reflect.ValueOf(&argument).Elem()); err != nil {
@@ -159,8 +160,8 @@ func (a *API) record(rt route, r *request, err error) {
 // outcome is why a change was not made. The field stands behind the text: what
 // follows "password:" would be taken for one.
 func outcome(err error) string {
-	if u, ok := errors.AsType[*unprocessable](err); ok {
-		return u.text
+	if u, ok := errors.AsType[*rest.Unprocessable](err); ok {
+		return u.Text
 	}
 	f := fault.Of(err)
 	if f.Field != "" {

@@ -7,63 +7,33 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
-	"strconv"
-	"strings"
-	"unicode/utf8"
 
+	"berth/appliance/rest"
 	"berth/services/query"
 )
 
 // maxBody is how large a JSON body may be.
 const maxBody = 1 << 20
 
-// A handler's argument is a struct whose fields say where they come from:
-//
-//	Name string  `path:"repository_name"`
-//	Owner string `query:"owner" doc:"only this user's"`
-//	Body  newUser `body:""`
-//
-// parameter is one of them.
-type parameter struct {
-	index    []int
-	in, name string // in: path, query or body
-	doc      string
-	required bool
-	kind     reflect.Type
-}
-
-func parametersOf(t reflect.Type) (ps []parameter) {
-	for _, f := range reflect.VisibleFields(t) {
-		for _, in := range []string{"path", "query", "body"} {
-			if name, ok := f.Tag.Lookup(in); ok {
-				name, option, _ := strings.Cut(name, ",")
-				ps = append(ps, parameter{f.Index, in, name, f.Tag.Get("doc"), in == "path" || in == "body" && option != "optional" || option == "required", f.Type})
-			}
-		}
-	}
-	return ps
-}
-
 // bind fills a handler's argument from a request.
-func bind(ps []parameter, r *http.Request, into reflect.Value) error {
+func bind(ps []rest.Parameter, r *http.Request, into reflect.Value) error {
 	var values url.Values
 	for _, p := range ps {
-		field := into.FieldByIndex(p.index)
 		var err error
-		switch p.in {
+		switch p.In {
 		case "path":
-			err = setText(field, p, unescape(r.PathValue(p.name)))
+			err = p.Set(into, unescape(r.PathValue(p.Name)))
 		case "query":
 			if values == nil {
 				values = r.URL.Query()
 			}
-			if values.Has(p.name) && values.Get(p.name) != "" {
-				err = setText(field, p, values.Get(p.name))
-			} else if p.required {
-				err = unreadable("%s in query is required", p.name)
+			if values.Get(p.Name) != "" {
+				err = p.Set(into, values.Get(p.Name))
+			} else if p.Required {
+				err = rest.Unreadable("%s in query is required", p.Name)
 			}
 		case "body":
-			err = readBody(r, p.required, field.Addr().Interface())
+			err = readBody(r, p.Required, p.Of(into).Addr().Interface())
 		}
 		if err != nil {
 			return err
@@ -81,36 +51,6 @@ func unescape(s string) string {
 	return s
 }
 
-// isText reports whether PostgreSQL's text can hold s.
-func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
-
-func setText(field reflect.Value, p parameter, s string) error {
-	if !isText(s) {
-		return unreadable("%s in %s must be text", p.name, p.in)
-	}
-	if field.Kind() == reflect.Pointer {
-		field.Set(reflect.New(field.Type().Elem()))
-		field = field.Elem()
-	}
-	switch field.Kind() {
-	case reflect.String:
-		field.SetString(s)
-	case reflect.Bool:
-		b, err := strconv.ParseBool(s)
-		if err != nil {
-			return unreadable("%s in %s must be true or false: %q", p.name, p.in, s)
-		}
-		field.SetBool(b)
-	default:
-		n, err := strconv.ParseInt(s, 10, 64)
-		if err != nil || field.OverflowInt(n) {
-			return unreadable("%s in %s must be a number: %q", p.name, p.in, s)
-		}
-		field.SetInt(n)
-	}
-	return nil
-}
-
 // readBody decodes a JSON body. Fields that we do not know are ignored, as
 // Harbor does: clients send back what they were given.
 func readBody(r *http.Request, required bool, v any) error {
@@ -122,13 +62,13 @@ func readBody(r *http.Request, required bool, v any) error {
 		if !required {
 			return nil
 		}
-		return unreadable("the body is required")
+		return rest.Unreadable("the body is required")
 	}
 	if bytes.Contains(body, []byte(`\u0000`)) { // PostgreSQL's text cannot hold it
-		return unreadable("the body has a NUL character")
+		return rest.Unreadable("the body has a NUL character")
 	}
 	if err := json.Unmarshal(body, v); err != nil {
-		return unreadable("cannot read the body as JSON: %v", err)
+		return rest.Unreadable("cannot read the body as JSON: %v", err)
 	}
 	return nil
 }
@@ -165,7 +105,7 @@ func (p paging) size() int {
 // query gives what the list asks for.
 func (p paging) query() (q query.Query, err error) {
 	if p.size() > maxPageSize {
-		return q, unreadable("page_size in query should be less than or equal to %d", maxPageSize)
+		return q, rest.Unreadable("page_size in query should be less than or equal to %d", maxPageSize)
 	}
 	terms, err := query.Parse(p.Q)
 	return query.Query{Terms: terms, Sort: query.ParseSort(p.Sort), Page: p.number(), Size: p.size()}, err

@@ -14,6 +14,7 @@ import (
 
 	"berth/appliance/fault"
 	"berth/appliance/logger"
+	"berth/appliance/rest"
 	"berth/services/account"
 	"berth/services/artifact"
 	"berth/services/query"
@@ -184,15 +185,6 @@ func unsafeInLink(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune(`<>"+%#`, r)
 }
 
-// unprocessable is a request that cannot be read; Harbor answers 422.
-type unprocessable struct{ text string }
-
-func (u *unprocessable) Error() string { return u.text }
-
-func unreadable(format string, args ...any) error {
-	return &unprocessable{fmt.Sprintf(format, args...)}
-}
-
 // codes says how each kind of fault looks on the wire.
 var codes = map[fault.Kind]struct {
 	status int
@@ -224,8 +216,8 @@ type errorEntry struct {
 
 // refuse renders an error. It is the one place that does, and that logs it.
 func (a *API) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	if u, ok := errors.AsType[*unprocessable](err); ok {
-		refusal(w, http.StatusUnprocessableEntity, "UNPROCESSABLE_ENTITY", u.text)
+	if u, ok := errors.AsType[*rest.Unprocessable](err); ok {
+		refusal(w, http.StatusUnprocessableEntity, "UNPROCESSABLE_ENTITY", u.Text)
 		return
 	}
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {

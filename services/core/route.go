@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"berth/appliance/fault"
+	"berth/appliance/rest"
 	"berth/services/access"
 	"berth/services/reference"
 )
@@ -115,7 +116,7 @@ func (r *request) onTag(tag, resource, action string) error {
 // endpoint is a handler, with its types for the OpenAPI document.
 type endpoint struct {
 	in, out    reflect.Type
-	parameters []parameter
+	parameters []rest.Parameter
 	call       func(a *API, r *request) (any, error)
 }
 
@@ -123,7 +124,7 @@ type endpoint struct {
 // parameters and gives a value to reply with.
 func handle[In, Out any](f func(*API, *request, In) (Out, error)) endpoint {
 	in := reflect.TypeFor[In]()
-	ps := parametersOf(in)
+	ps := rest.Parameters(in)
 	return endpoint{in, reflect.TypeFor[Out](), ps, func(a *API, r *request) (any, error) {
 		var argument In
 		if err := bind(ps, r.Request, reflect.ValueOf(&argument).Elem()); err != nil {

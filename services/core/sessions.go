@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"berth/appliance/fault"
+	"berth/appliance/rest"
 	"berth/appliance/secret"
 	"berth/services/access"
 )
@@ -95,11 +96,11 @@ func (a *API) begin(r *request, who access.Principal, idToken secret.Text, locat
 // form reads two fields of a form.
 func (r *request) form(one, other string) (string, string, error) {
 	if err := r.ParseForm(); err != nil { // guard has bounded the body
-		return "", "", unreadable("cannot read the form: %v", err)
+		return "", "", rest.Unreadable("cannot read the form: %v", err)
 	}
 	first, second := r.PostForm.Get(one), r.PostForm.Get(other)
-	if !isText(first) || !isText(second) {
-		return "", "", unreadable("the form must be text")
+	if !rest.IsText(first) || !rest.IsText(second) {
+		return "", "", rest.Unreadable("the form must be text")
 	}
 	return first, second, nil
 }
