@@ -245,7 +245,7 @@ func (f *form) blame(err error) {
 		if !placed && f.fault == "" {
 			f.fault, f.hint = text, hint
 			if n := fault.Of(e).Field; n != "" {
-				f.fault = n + ": " + text
+				f.fault = n + ": " + fault.Of(e).Text
 			}
 		}
 	}
@@ -321,7 +321,7 @@ func (f *form) inputs(w int) (out []line, cursor *tea.Cursor, from, to int) {
 		}
 		out = append(out, line{{label, "  " + pad(plain(x.label), labels)}, {ink, text}})
 		if x.fault != "" {
-			out = append(out, prose(bad, 2+labels, x.fault, w)...)
+			out = append(out, prose(bad, 3+labels, x.fault, w)...)
 		}
 		if focused {
 			to = len(out)

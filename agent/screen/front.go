@@ -138,7 +138,7 @@ func (f *front) silent(w int) []line {
 		return append(out, prose(faded, 2, "Its management agent does not answer yet: "+text, w)...)
 	}
 	out = append(out, say(bad, "  The management agent does not answer."))
-	out = append(out, prose(paper, 2, "It is started again by itself; what stands here is the last that was known. ("+text+")", w)...)
+	out = append(out, prose(paper, 2, "It is started again by itself; what stands here is the last that was known. "+text, w)...)
 	return out
 }
 
@@ -217,7 +217,7 @@ func (f *front) progress(w, h int) []line {
 				why = append(why, nil)
 				why = append(why, prose(bad, 2, st.Title+": "+st.Text, w)...)
 				if st.Hint != "" {
-					why = append(why, prose(paper, 2, "What to do: "+st.Hint, w)...)
+					why = append(why, prose(paper, 2, "What to do: "+sentence(st.Hint), w)...)
 				}
 				why = append(why, say(paper, "  Press <F2> or <C> to look at the network and the logs, or to try again."))
 			}
@@ -324,7 +324,7 @@ func (f *front) planned(w int) []line {
 	say := func(text string) { out = append(out, prose(bad, labelWidth+2, text, w)...) }
 	s := f.status
 	if s.ReadOnly != "" {
-		say("The registry takes no pushes: " + s.ReadOnly)
+		say("The registry takes no pushes. " + sentence(s.ReadOnly))
 	}
 	if p := s.Pending; p != nil {
 		say("A change of the network is taken back at " + p.Until.UTC().Format("15:04:05 MST") + " unless it is confirmed.")
@@ -343,9 +343,9 @@ func (f *front) problems(w, limit int) []line {
 			out = append(out, say(faded, strings.Repeat(" ", labelWidth+2)+fmt.Sprintf("and %d more: see the console", len(f.status.Problems)-limit)))
 			break
 		}
-		out = append(out, prose(bad, labelWidth+2, p.Text, w)...)
+		out = append(out, prose(bad, labelWidth+2, sentence(p.Text), w)...)
 		if p.Hint != "" {
-			out = append(out, prose(paper, labelWidth+2, p.Hint, w)...)
+			out = append(out, prose(paper, labelWidth+2, sentence(p.Hint), w)...)
 		}
 	}
 	return out

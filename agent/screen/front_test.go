@@ -42,8 +42,8 @@ func TestProblemsRootCauseFirst(t *testing.T) {
 	m := ready()
 	m.status.Problems = []api.Problem{{Text: "The database disk is missing.", Hint: "Attach the disk to the virtual machine again and restart it."}, {Text: "second"}, {Text: "third"}}
 	x := open(t, m)
-	x.shows("Needs attention", "The database disk is missing.", "Attach the disk", "second", "and 1 more")
-	x.hides("third")
+	x.shows("Needs attention", "The database disk is missing.", "Attach the disk", "Second.", "and 1 more")
+	x.hides("Third")
 }
 
 func TestWaitingForSetup(t *testing.T) {
@@ -82,7 +82,7 @@ func TestReadySaysWhatIsPlanned(t *testing.T) {
 	m.status.Pending = &api.Pending{Until: start}
 	m.status.Power = &api.PowerState{Action: "shutdown", At: start}
 	x := open(t, m)
-	x.shows("takes no pushes: the data disk is full", "taken back at 18:00:00 UTC", "shuts down at 2026-11-21 18:00:00 UTC", "docker login 192.0.2.10")
+	x.shows("takes no pushes. The data disk is full.", "taken back at 18:00:00 UTC", "shuts down at 2026-11-21 18:00:00 UTC", "docker login 192.0.2.10")
 }
 
 func TestProgressAndFailure(t *testing.T) {
@@ -110,7 +110,7 @@ func TestProgressAndFailure(t *testing.T) {
 	x.shows("https://192.0.2.10:5480/", "K7PM-3XQ4", "<F2> or <C> Set up here") // nothing of it falls off the end
 	m.status.Code = ""
 	x.later(3 * time.Second)
-	x.shows("could not be finished", "[FAIL] Database", "Database: the disk is full", "What to do: give the database disk more room")
+	x.shows("could not be finished", "[FAIL] Database", "Database: the disk is full", "What to do: Give the database disk more room.")
 	x.login()
 	x.choose("Setup")
 	x.shows("the disk is full", "Try again")

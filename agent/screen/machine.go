@@ -54,14 +54,37 @@ func newSSH(m *Model) page {
 		case state.err != nil:
 			text, _ := words(state.err)
 			return prose(bad, 2, text, w)
-		case state.s.Enabled && !state.s.Until.IsZero():
-			return []line{pair("SSH", strong, "on until "+state.s.Until.UTC().Format("15:04 MST"))}
-		case state.s.Enabled:
-			return []line{pair("SSH", strong, "on")}
 		}
-		return []line{pair("SSH", strong, "off")}
+		return sshLines(state.s, w)
 	}
 	return l
+}
+
+// sshLines says whether SSH is on, who may come, and which keys of the machine's own
+// a client should be shown.
+func sshLines(s api.SSH, w int) []line {
+	on := "off"
+	switch {
+	case s.Enabled && !s.Until.IsZero():
+		on = "on until " + s.Until.UTC().Format("2006-01-02 15:04 MST")
+	case s.Enabled:
+		on = "on"
+	}
+	with := "root's password"
+	if n := len(s.Keys); n > 0 {
+		with = fmt.Sprintf("root's authorized keys (%d); passwords are not accepted", n)
+	}
+	out := []line{pair("SSH", strong, on), pair("Log in with", paper, with)}
+	for i, f := range s.Fingerprints {
+		label := ""
+		if i == 0 {
+			label = "Host keys"
+		}
+		for _, l := range wrap(f, w-labelWidth-4) {
+			out, label = append(out, pair(label, paper, l)), ""
+		}
+	}
+	return out
 }
 
 // servicesPage is the list of units and their states.

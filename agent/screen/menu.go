@@ -8,6 +8,7 @@ import (
 
 	"berth/agent/api"
 	"berth/appliance/fault"
+	"berth/appliance/property"
 	"berth/appliance/secret"
 )
 
@@ -65,7 +66,7 @@ func newPasswords(m *Model) page {
 func passwordForm(m *Model, account, label string, leave int) page {
 	f := &form{m: m, heading: "Password: " + label, buttons: []string{"Set", "Cancel"}}
 	for _, x := range []struct{ name, label string }{{"password", "New password"}, {"again", "The same again"}} {
-		in := newField(x.name, x.label, "", "At least 8 characters. Any characters may be used; mind the keyboard's layout, which is US here.")
+		in := newField(x.name, x.label, "", property.PasswordRule+" Mind the keyboard's layout, which is US here.")
 		in.secret = true
 		f.fields = append(f.fields, in)
 	}
@@ -135,7 +136,7 @@ func newProgress(m *Model) page {
 			if st.Status == api.Failed {
 				out = append(out, nil)
 				out = append(out, prose(bad, 2, st.Title+": "+st.Text, w)...)
-				out = append(out, prose(paper, 2, st.Hint, w)...)
+				out = append(out, prose(paper, 2, sentence(st.Hint), w)...)
 			}
 		}
 		return out

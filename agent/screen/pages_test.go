@@ -23,7 +23,7 @@ func TestLogin(t *testing.T) {
 	x.hides("nonsens")
 	x.shows("*******")
 	x.press("enter")
-	x.shows("the password is wrong")
+	x.shows("The password is wrong.")
 	x.hides("*******")
 	x.write("Console pass 1")
 	x.press("enter")
@@ -54,7 +54,7 @@ func TestNetworkIsChangedAndConfirmed(t *testing.T) {
 		x.press("tab")
 	}
 	x.press("enter")
-	x.shows("static needs an address", "it is no address")
+	x.shows("Static needs an address.", "It is no address.")
 	x.write("198.51.100.7/24")
 	m.pending = api.Pending{ID: "p1", Until: start.Add(120 * time.Second)}
 	for range 7 {
@@ -95,7 +95,7 @@ func TestPasswords(t *testing.T) {
 	x.press("tab")
 	x.write("shorr")
 	x.press("tab", "enter")
-	x.shows("the two are not the same")
+	x.shows("The two are not the same.")
 	x.press("ctrl+u")
 	x.write("short")
 	x.press("tab", "enter")
@@ -162,7 +162,9 @@ func TestServicesLogsAndTheRest(t *testing.T) {
 	x.press("end")
 	x.shows("the last line")
 	x.press("esc", "esc")
+	m.ssh = api.SSH{Enabled: true, Keys: []string{"ssh-ed25519 AAAA"}, Fingerprints: []string{"ssh-ed25519 SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"}}
 	x.choose("SSH")
+	x.shows("Host keys     ssh-ed25519 SHA256:47DEQpj8HBSa", "root's authorized keys (1); passwords are not accepted")
 	x.choose("On for two hours")
 	x.shows("SSH is on for two hours")
 	x.press("enter", "esc")
