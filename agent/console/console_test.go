@@ -328,7 +328,7 @@ func TestWizard(t *testing.T) {
 	b := open(t, a)
 	b.enter().is(200, "/setup/network", "192.0.2.10/24", "from DHCP", `name="network.mode" value="dhcp" checked`)
 	b.post("/setup/network", "network.mode", "static", "network.ip4", "192.0.2.300/24", "network.gateway4", "192.0.2.1").
-		is(422, "/setup/network", `aria-invalid="true"`, "192.0.2.300/24", "is not an IPv4 address")
+		is(422, "/setup/network", `aria-describedby="network-ip4-help network-ip4-faults" aria-invalid="true"`, "192.0.2.300/24", "is not an IPv4 address")
 	b.post("/setup/network", "network.mode", "static", "network.ip4", "192.0.2.20/24", "network.gateway4", "192.0.2.1", "network.dns", "192.0.2.53; 192.0.2.54").
 		is(200, "/setup/names")
 	b.post("/setup/names", "network.hostname", "registry.example.com").is(200, "/setup/time")
