@@ -70,6 +70,9 @@ type Options struct {
 // maxForm is the size of the largest form: four files of 64 KiB, and the rest.
 const maxForm = 1 << 20
 
+// maxLogin is the size of the largest form of who is not logged in.
+const maxLogin = 16 << 10
+
 type console struct {
 	Options
 	mux    *http.ServeMux
@@ -191,10 +194,14 @@ func (c *console) serve(rt route) http.HandlerFunc {
 
 // admit reads the form of a change and looks for the session's token in it.
 func (c *console) admit(rt route, v *visit) error {
-	if v.r.Method == http.MethodPost {
-		v.r.Body = http.MaxBytesReader(v.w, v.r.Body, maxForm)
+	most, size := int64(maxForm), "1 MiB"
+	if v.session == nil {
+		most, size = maxLogin, "16 KiB" // a stranger has only a password to send, and not our memory to fill
+	}
+	if v.r.Method == http.MethodPost && (rt.who == anybody || v.session != nil) {
+		v.r.Body = http.MaxBytesReader(v.w, v.r.Body, most)
 		if err := parse(v.r); err != nil {
-			return fault.Wrap(fault.Invalid, err, "The form cannot be read, or is larger than 1 MiB.").WithHint("Go back, and try again with smaller files.")
+			return fault.Wrap(fault.Invalid, err, "The form cannot be read, or is larger than %s.", size).WithHint("Go back, and try again with smaller files.")
 		}
 	}
 	switch s := v.session; {
