@@ -267,18 +267,6 @@ func every(ctx context.Context, pause time.Duration, f func(context.Context)) er
 	}
 }
 
-// pause waits; it is false if ctx ended meanwhile.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
 // fingerprint is the SHA-256 of what browsers are shown; "" if it cannot be read.
 func (m *Machine) fingerprint(s setting.Settings) string {
 	c, err := m.served(s)

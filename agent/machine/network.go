@@ -11,6 +11,7 @@ import (
 
 	"berth/agent/api"
 	"berth/appliance/fault"
+	"berth/appliance/pause"
 	"berth/appliance/setting"
 )
 
@@ -163,7 +164,7 @@ func (m *Machine) settled(ctx context.Context, ready func(p api.Pending, busy bo
 		if p, busy := m.o.System.PendingNetwork(); ready(p, busy) {
 			return nil
 		}
-		if !pause(ctx, 200*time.Millisecond) {
+		if !pause.For(ctx, 200*time.Millisecond) {
 			return fault.Wrap(fault.Unavailable, ctx.Err(), "the change of the network takes too long").WithHint("look at the network again in a while")
 		}
 	}

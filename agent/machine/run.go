@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"golang.org/x/sync/errgroup"
+
+	"berth/appliance/pause"
 )
 
 // Run does what has to be done without being asked, until ctx ends: it takes back
@@ -41,7 +43,7 @@ func (m *Machine) followNetwork(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if err := m.o.System.RunNetwork(ctx, m.commitNetwork); err != nil && ctx.Err() == nil {
 			m.o.Log.Error("cannot follow changes of the network", "err", err)
-			pause(ctx, lookEvery)
+			pause.For(ctx, lookEvery)
 		}
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"berth/appliance/pause"
 	"berth/appliance/syslog"
 )
 
@@ -107,7 +108,7 @@ func (s *Sink) Run(ctx context.Context) error {
 		case <-s.wake:
 		case <-ctx.Done():
 		}
-		pause(ctx, sinkDelay)
+		pause.For(ctx, sinkDelay)
 		batch = s.take(batch)
 		if !s.deliver(ctx, &conn, batch) {
 			break
@@ -150,7 +151,7 @@ func (s *Sink) deliver(ctx context.Context, conn *net.Conn, batch []byte) bool {
 			var d net.Dialer
 			c, err := d.DialContext(ctx, "unix", s.path)
 			if err != nil {
-				if !pause(ctx, sinkRetry) {
+				if !pause.For(ctx, sinkRetry) {
 					return false
 				}
 				continue
@@ -166,21 +167,9 @@ func (s *Sink) deliver(ctx context.Context, conn *net.Conn, batch []byte) bool {
 		}
 		(*conn).Close()
 		*conn = nil
-		if !pause(ctx, sinkRetry) {
+		if !pause.For(ctx, sinkRetry) {
 			return false
 		}
 	}
 	return true
-}
-
-// pause waits; it is false if ctx ended meanwhile.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

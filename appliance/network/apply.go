@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"berth/appliance/fault"
+	"berth/appliance/pause"
 	"berth/appliance/setting"
 )
 
@@ -81,7 +82,7 @@ func Reload(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, addressTime)
 	defer cancel()
-	if !pause(ctx, beginTime) {
+	if !pause.For(ctx, beginTime) {
 		return ctx.Err()
 	}
 	until(ctx, func() bool {
@@ -144,7 +145,7 @@ func networkctl(ctx context.Context, args ...string) error {
 func wait(ctx context.Context, device string, n setting.Network) error {
 	ctx, cancel := context.WithTimeout(ctx, addressTime)
 	defer cancel()
-	if !pause(ctx, beginTime) {
+	if !pause.For(ctx, beginTime) {
 		return ctx.Err()
 	}
 	var state State
@@ -167,16 +168,6 @@ func wait(ctx context.Context, device string, n setting.Network) error {
 		return fault.New(fault.Unavailable, "the network card has no link").WithHint("connect it in the VM's settings (Connected, and Connect At Power On)")
 	}
 	return fault.New(fault.Unavailable, "%s", strings.Join(missing(state, n), "; ")).WithHint("is it the right port group, and does its DHCP server answer?")
-}
-
-// pause waits for a time; false if ctx ends before.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
 }
 
 // finish waits until networkd has done all that it wants to do with a card that has

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"berth/appliance/fault"
+	"berth/appliance/pause"
 	"berth/appliance/setting"
 )
 
@@ -176,8 +177,8 @@ func (c *collector) working(conn *conn) {
 }
 
 // rest waits before the next attempt, and keeps the queue within its limit.
-func (c *collector) rest(ctx context.Context, pause time.Duration) {
-	end := time.Now().Add(pause)
+func (c *collector) rest(ctx context.Context, d time.Duration) {
+	end := time.Now().Add(d)
 	c.mu.Lock()
 	c.again = end
 	c.mu.Unlock()
@@ -185,7 +186,7 @@ func (c *collector) rest(ctx context.Context, pause time.Duration) {
 		if err := c.limit(ctx); err != nil && ctx.Err() == nil {
 			c.log.Error("the queue of a collector cannot be looked at", "error", err)
 		}
-		sleep(ctx, min(time.Second, time.Until(end)))
+		pause.For(ctx, min(time.Second, time.Until(end)))
 	}
 }
 
@@ -249,14 +250,4 @@ func (c *collector) save() error {
 	c.saved = k
 	c.mu.Unlock()
 	return nil
-}
-
-// sleep waits, less if ctx ends.
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"berth/appliance/fault"
+	"berth/appliance/pause"
 	"berth/appliance/syslog"
 	"berth/services/segment"
 )
@@ -47,7 +48,7 @@ var errFull = errors.New("the batch is full")
 func (c *collector) feed(ctx context.Context, conn *conn) error {
 	udp, start := conn.wire == nil, time.Now()
 	if !udp && c.hasFailed() {
-		sleep(conn.alive, refusalTime)
+		pause.For(conn.alive, refusalTime)
 		c.working(conn)
 	}
 	for first := true; ctx.Err() == nil; first = false {
@@ -63,12 +64,12 @@ func (c *collector) feed(ctx context.Context, conn *conn) error {
 		}
 		switch {
 		case udp && first:
-			sleep(conn.alive, refusalTime) // a refusal is all that a collector can say
+			pause.For(conn.alive, refusalTime) // a refusal is all that a collector can say
 			c.working(conn)
 		case udp:
-			sleep(conn.alive, datagramPause)
+			pause.For(conn.alive, datagramPause)
 		case !full:
-			sleep(conn.alive, gather)
+			pause.For(conn.alive, gather)
 		}
 	}
 	return ctx.Err()

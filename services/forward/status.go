@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"berth/appliance/fault"
+	"berth/appliance/pause"
 	"berth/appliance/syslog"
 )
 
@@ -88,7 +89,7 @@ func (c *collector) test(ctx context.Context) (string, error) {
 	if err := conn.send(b, []int{len(b)}); err != nil {
 		return "", c.to.explain(conn.reason(err))
 	}
-	if sleep(conn.alive, testTime); ctx.Err() == nil && conn.alive.Err() != nil {
+	if pause.For(conn.alive, testTime); ctx.Err() == nil && conn.alive.Err() != nil {
 		return "", c.to.explain(conn.reason(nil))
 	}
 	if conn.wire == nil {
@@ -106,7 +107,7 @@ func (c *collector) test(ctx context.Context) (string, error) {
 
 // arrived waits until the other side's TCP has all.
 func (c *conn) arrived(ctx context.Context) error {
-	for end := time.Now().Add(connectTime); ; sleep(ctx, 50*time.Millisecond) {
+	for end := time.Now().Add(connectTime); ; pause.For(ctx, 50*time.Millisecond) {
 		seen, err := c.look(time.Now())
 		if err != nil || seen.acked == c.bytes() {
 			return err

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unsafe"
 
+	"berth/appliance/pause"
 	"berth/appliance/redact"
 	"berth/appliance/syslog"
 )
@@ -78,7 +79,7 @@ func (in *intake) accept(ctx context.Context, l net.Listener, via string) error 
 				return err
 			}
 			in.log.Warn("cannot accept a connection", "err", err) // out of descriptors, say
-			_ = sleep(ctx, time.Second)
+			pause.For(ctx, time.Second)
 			continue
 		}
 		select {
@@ -138,7 +139,7 @@ func (in *intake) datagrams(ctx context.Context, c net.PacketConn) error {
 			if errors.Is(err, net.ErrClosed) {
 				return err
 			}
-			_ = sleep(ctx, 100*time.Millisecond)
+			pause.For(ctx, 100*time.Millisecond)
 			continue
 		}
 		in.take(&m, strings.TrimRight(text(buf[:n]), "\r\n\x00"), false, "udp")

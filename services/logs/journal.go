@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"berth/appliance/durable"
+	"berth/appliance/pause"
 	"berth/appliance/redact"
 	"berth/appliance/syslog"
 )
@@ -79,7 +80,7 @@ func (j *journal) run(ctx context.Context) error {
 		} else {
 			j.log.Error("cannot follow the journal", "err", err)
 		}
-		_ = sleep(ctx, journalPause)
+		pause.For(ctx, journalPause)
 	}
 }
 

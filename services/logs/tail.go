@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"berth/appliance/fault"
+	"berth/appliance/pause"
 	"berth/services/segment"
 )
 
@@ -115,8 +116,8 @@ func (t *tailing) run(ctx context.Context) error {
 			}
 		}
 		if next > from {
-			if err := sleep(ctx, tailPause); err != nil {
-				return err
+			if !pause.For(ctx, tailPause) {
+				return ctx.Err()
 			}
 			continue
 		}
@@ -180,16 +181,4 @@ func (t *tailing) flush() error {
 		err = t.control.Flush()
 	}
 	return err
-}
-
-// sleep waits; an error means that ctx ended before.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
