@@ -136,9 +136,10 @@ func Refusal(status int, via *url.URL, target string) error {
 			WithHint("it may also want another method than Basic, such as NTLM, which is not supported")
 	case http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusUnauthorized:
 		return fault.New(fault.Precondition, "the proxy %s does not allow connections to %s (%d)", proxy, target, status).
-			WithHint("ask whoever runs the proxy to allow it")
+			WithHint("ask whoever runs the proxy to allow it; what is reached without the proxy belongs into no_proxy")
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return fault.New(fault.Unavailable, "the proxy %s works, and cannot reach %s (%d)", proxy, target, status)
+		return fault.New(fault.Unavailable, "the proxy %s works, and cannot reach %s (%d)", proxy, target, status).
+			WithHint("what is reached without the proxy belongs into no_proxy")
 	}
 	return fault.New(fault.Unavailable, "the proxy %s refuses the connection to %s (%d %s)", proxy, target, status, http.StatusText(status))
 }

@@ -371,6 +371,36 @@ func TestProxyTargets(t *testing.T) {
 	}
 }
 
+// A name server that says nothing, as behind many proxies, does not use up the time that a request has.
+func TestProxyWithoutNames(t *testing.T) {
+	t.Parallel()
+	dns, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dns.Close()
+	web := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer web.Close()
+	p := webproxytest.Start(t, map[string]string{"example.com": web.Listener.Addr().String()})
+	d := &outbound.Dialer{Proxy: webproxy.Choose(setting.Proxy{HTTP: p.URL, Username: webproxytest.Username}, webproxytest.Password),
+		Resolver: &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "udp", dns.LocalAddr().String())
+		}}}
+	client, err := d.Client(outbound.Options{Timeout: 5 * time.Second}) // a webhook's
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.CloseIdleConnections()
+	res, err := client.Get("http://example.com/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != 200 {
+		t.Error(res.Status)
+	}
+}
+
 func TestCheckURL(t *testing.T) {
 	t.Parallel()
 	for text, ok := range map[string]bool{
