@@ -173,6 +173,30 @@ func TestNavigationKeepsAnswers(t *testing.T) {
 	b.get("/setup/network").post("/setup/network", "network.mode", "dhcp", "do", "to://evil.example.com").is(200, "/setup/review")
 }
 
+// What is applied is what was looked at: not what another window has made of it, nor
+// what is left after the agent was restarted.
+func TestAppliesWhatWasReviewed(t *testing.T) {
+	a := waiting()
+	a.setup.Disks, a.setup.Secrets = nil, []string{"appliance.root_password", "appliance.console_password", "registry.admin_password"}
+	a.setup.Answers = api.Answers{Values: map[string]string{}}
+	for _, name := range a.setup.Secrets {
+		a.setup.Answers.Values[name] = "Known secret 1"
+	}
+	b := open(t, a)
+	b.enter().post("/setup/network", "network.mode", "dhcp").post("/setup/names", "network.hostname", "one.example.com").is(200, "/setup/time")
+	looked := b.get("/setup/review").is(200, "/setup/review", "Nothing is missing", "one.example.com").body
+	b.get("/setup/names").post("/setup/names", "network.hostname", "two.example.com").is(200, "/setup/time")
+	b.body = looked
+	b.post("/setup/apply").is(422, "/setup/apply", "These are not the answers that you have looked at.", "two.example.com")
+	if len(a.applied) > 0 {
+		t.Fatal("what nobody has looked at was applied")
+	}
+	b.post("/setup/apply").is(200, "/setup/progress")
+	if len(a.applied) != 1 || a.applied[0].Values["network.hostname"] != "two.example.com" {
+		t.Errorf("applied %v", a.applied)
+	}
+}
+
 // Who wants a certificate from elsewhere does not get one of the appliance's own
 // because the field was left empty.
 func TestCertificateThatIsMissing(t *testing.T) {

@@ -221,6 +221,9 @@ func (b *browser) get(path string) *browser {
 func (b *browser) post(path string, fields ...string) *browser {
 	b.t.Helper()
 	form := url.Values{"csrf": {b.token()}}
+	if m := answersMark.FindStringSubmatch(b.body); m != nil {
+		form.Set("answers", m[1])
+	}
 	for i := 0; i+1 < len(fields); i += 2 {
 		form.Set(fields[i], fields[i+1])
 	}
@@ -230,6 +233,9 @@ func (b *browser) post(path string, fields ...string) *browser {
 	}
 	return b.do(r, err)
 }
+
+// answersMark says which answers a review has shown.
+var answersMark = regexp.MustCompile(`name="answers" value="([0-9a-f]+)"`)
 
 var token = regexp.MustCompile(`name="csrf" value="([^"]+)"`)
 

@@ -1,6 +1,11 @@
 package console
 
 import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"slices"
 	"sync"
 	"time"
@@ -37,9 +42,25 @@ const (
 type drafts struct {
 	mu  sync.Mutex
 	all map[string]*draft // by the session's hash
+	key [sha256.Size]byte // of mark
 }
 
-func newDrafts() *drafts { return &drafts{all: map[string]*draft{}} }
+func newDrafts() *drafts {
+	d := &drafts{all: map[string]*draft{}}
+	rand.Read(d.key[:]) // never fails (crypto/rand, Go 1.24)
+	return d
+}
+
+// mark tells a draft's answers from others. The review has it in its form: what is
+// applied is what was looked at, also if another window has changed an answer since,
+// or the agent has been restarted and has forgotten them. It tells nothing of the
+// passwords among them.
+func (d *drafts) mark(x *draft) string {
+	b, _ := json.Marshal(x.final()) // maps of texts, in the order of their keys
+	m := hmac.New(sha256.New, d.key[:])
+	m.Write(b)
+	return hex.EncodeToString(m.Sum(nil))
+}
 
 // of gives a copy of the session's draft, or one that begins with what the agent
 // knows.

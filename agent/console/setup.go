@@ -298,7 +298,8 @@ type reviewBody struct {
 	Sections []section
 	Faults   int
 	Moves    string // where the console will be
-	Password bool
+	Mark     string // of the answers that are shown
+	Changed  bool   // they are others than those that were to be applied
 }
 
 type section struct {
@@ -321,11 +322,11 @@ func (c *console) review(v *visit) error {
 	if err != nil {
 		return err
 	}
-	return c.showReview(v, http.StatusOK, &d, known, faults)
+	return c.showReview(v, http.StatusOK, &d, known, faults, false)
 }
 
-func (c *console) showReview(v *visit, status int, d *draft, known api.Setup, faults []api.Fault) error {
-	body := reviewBody{Faults: len(faults), Moves: moves(d, v.r)}
+func (c *console) showReview(v *visit, status int, d *draft, known api.Setup, faults []api.Fault, changed bool) error {
+	body := reviewBody{Faults: len(faults), Moves: moves(d, v.r), Mark: c.drafts.mark(d), Changed: changed}
 	for _, p := range wizard.Pages() {
 		s := section{Href: "/setup/" + p.Name, Title: p.Title, Faults: about(faults, p)}
 		for _, in := range inputs(p, d, nil) {
@@ -417,15 +418,16 @@ func (c *console) apply(v *visit) error {
 	if elsewhere(v, known) {
 		return nil
 	}
+	changed := v.r.PostFormValue("answers") != c.drafts.mark(&d)
 	faults, err := c.check(v, &d, known)
-	if err == nil && len(faults) == 0 {
+	if err == nil && len(faults) == 0 && !changed {
 		faults, err = faultsOf(c.Agent.ApplySetup(v.ctx, d.final()))
 	}
 	if err != nil {
 		return fmt.Errorf("the setup cannot begin: %w", err)
 	}
-	if len(faults) > 0 {
-		return c.showReview(v, http.StatusUnprocessableEntity, &d, known, faults)
+	if len(faults) > 0 || changed {
+		return c.showReview(v, http.StatusUnprocessableEntity, &d, known, faults, changed)
 	}
 	to := "/setup/progress"
 	if m := moves(&d, v.r); m != "" {

@@ -46,15 +46,16 @@ func visit(t *testing.T, m *boot.Machine) *visitor {
 	return &visitor{t: t, http: client, base: "https://" + m.Address().String() + ":5480"}
 }
 
-var formToken = regexp.MustCompile(`name="csrf" value="([^"]+)"`)
+// hidden are the fields of a form that nobody fills in: the session's token, and on the review what it has shown.
+var hidden = regexp.MustCompile(`<input type="hidden" name="([a-z]+)" value="([^"]+)"`)
 
-// open loads a page, or sends it a form with the token of the page before.
+// open loads a page, or sends it a form with the hidden fields of the page before.
 func (v *visitor) open(path string, form ...string) error {
 	method, body := http.MethodGet, ""
 	if form != nil {
 		values := url.Values{}
-		if found := formToken.FindStringSubmatch(v.body); found != nil {
-			values.Set("csrf", found[1])
+		for _, found := range hidden.FindAllStringSubmatch(v.body, -1) {
+			values.Set(found[1], found[2])
 		}
 		for i := 0; i+1 < len(form); i += 2 {
 			values.Set(form[i], form[i+1])
