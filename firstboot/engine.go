@@ -281,7 +281,11 @@ func (e *engine) do(ctx context.Context, step Step) (text string, err error) {
 	}
 	text, err = step.Apply(limited, w)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
-		err = fault.Wrap(fault.Unavailable, err, "it was not done within %v", step.Limit).WithHint("%s", fault.Of(err).Hint)
+		hint := "the machine may be very slow just now: try again"
+		if f, ok := errors.AsType[*fault.Error](err); ok && f.Hint != "" {
+			hint = f.Hint
+		}
+		err = fault.Wrap(fault.Unavailable, err, "it was not done within %v", step.Limit).WithHint("%s", hint)
 	}
 	return text, err
 }
@@ -299,6 +303,9 @@ func (e *engine) fail(step *StepState, err error) error {
 		if e.state.Hint == "" {
 			e.state.Hint = f.Hint
 		}
+	}
+	if e.state.Hint == "" {
+		e.state.Hint = "look at the journal (journalctl -u berth-firstboot), and try again"
 	}
 	e.state.Phase, e.state.Text = Failed, strings.Join(texts, "; ")
 	if step != nil {

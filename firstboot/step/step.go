@@ -34,7 +34,7 @@ func (m Machine) All() []firstboot.Step {
 		{Name: "disks", Title: "Prepare the disks", Limit: time.Hour, EveryBoot: true, Apply: m.disks},
 		{Name: "settings", Title: "Write the settings", Limit: time.Minute, Apply: m.settings},
 		{Name: "network", Title: "Set up the network", Limit: 2 * time.Minute, Apply: m.network},
-		{Name: "access", Title: "Set up firewall and SSH", Limit: 2 * time.Minute, Apply: m.access},
+		{Name: "access", Title: "Set up firewall and SSH", Limit: 10 * time.Minute, Apply: m.access},
 		{Name: "time", Title: "Set up the time", Limit: time.Minute, Apply: m.time},
 		{Name: "database", Title: "Prepare the database", Limit: time.Hour, Apply: m.database},
 		// After the database, which takes seconds: an IPv6 address comes that much later
