@@ -106,8 +106,9 @@ func handle[In, Out any](f func(*API, *request, In) (Out, error)) endpoint {
 // none is the argument of handlers without parameters.
 type none struct{}
 
-// changeTime is how long a change may take.
-const changeTime = 4 * time.Minute
+// changeTime is how long a change may take: longer than what a part of it may, of
+// which the longest is the check of a file system that is to grow.
+const changeTime = 40 * time.Minute
 
 // serve is the way of every request: access, parameters, handler, trail, reply.
 func (a *API) serve(rt route) http.Handler {
@@ -130,6 +131,7 @@ func (a *API) serve(rt route) http.Handler {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(hr.Context()), changeTime)
 			defer cancel()
 			r.Request = hr.WithContext(ctx)
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(changeTime)) // not for every kind of writer
 		}
 		v, err := rt.endpoint.call(a, r)
 		if rt.change != "" {
