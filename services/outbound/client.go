@@ -13,6 +13,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
 
 	"berth/appliance/fault"
 	"berth/appliance/webproxy"
@@ -130,6 +133,12 @@ const lookupTime = 2 * time.Second
 // refused. A name that cannot be resolved here is the proxy's affair.
 func (d *Dialer) checkTarget(ctx context.Context, target *url.URL) error {
 	host := target.Hostname()
+	if strings.ContainsFunc(host, func(r rune) bool { return r >= utf8.RuneSelf }) { // net/http makes an address of "１６９。254.169.254"
+		var err error
+		if host, err = idna.Lookup.ToASCII(host); err != nil {
+			return fault.Wrap(fault.Precondition, err, "cannot connect to %s: no name is spelt like that", target.Hostname())
+		}
+	}
 	if _, err := netip.ParseAddr(host); err != nil && numeric(host) {
 		return fault.New(fault.Precondition, "cannot connect to %s: it is an unusual spelling of an address", host).
 			WithHint("write it as four decimal numbers")

@@ -346,6 +346,10 @@ func TestProxyTargets(t *testing.T) {
 		{nameless(), "", "http://a.0x/", "unusual spelling"},
 		{nameless(), "", "http://169.254.169.254./", "unusual spelling"},
 		{nameless(), "", "http://0251.0376.0251.0376/", "unusual spelling"},
+		{nameless(), "", "http://１６９.２５４.１６９.２５４/", "metadata"}, // net/http sends ASCII
+		{nameless(), "", "http://169。254。169。254/", "metadata"},
+		{nameless(), "", "https://169。254。169。254/", "metadata"},
+		{nameless(), "", "http://①②⑦.1/", "unusual spelling"},
 	} {
 		d := &outbound.Dialer{Proxy: choose, Resolver: c.resolver, OwnPorts: []uint16{80}, Interfaces: own}
 		if c.allow != "" {
@@ -433,6 +437,71 @@ func FuzzDial(f *testing.F) {
 			t.Errorf("%q: connected to %v", host, c.RemoteAddr())
 		}
 	})
+}
+
+// Whatever hosts are called, the proxy is not asked for an address that is refused, in any spelling that a program may
+// read: as C's inet_aton does.
+func FuzzProxy(f *testing.F) {
+	for _, s := range []string{"127.0.0.1", "0x7f.1", "0251.0376.0251.0376", "１６９.254.169.254", "169。254。169。254.", "[::ffff:a9fe:a9fe]", "2852039166", "a%2e1", "xn--169"} {
+		f.Add(s)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		f.Fatal(err)
+	}
+	d := &outbound.Dialer{Resolver: nameless()}
+	asked := make(chan string, 1)
+	proxy := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked <- r.Host + " " + r.URL.Host })}
+	go proxy.Serve(l)
+	f.Cleanup(func() { proxy.Close() })
+	at := &url.URL{Scheme: "http", Host: l.Addr().String()}
+	d.Proxy = func(*http.Request) (*url.URL, error) { return at, nil } // loopback, too
+	client, err := d.Client(outbound.Options{Timeout: 5 * time.Second})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, host string) {
+		u, err := outbound.CheckURL("http://" + host + "/")
+		if err != nil {
+			return
+		}
+		res, err := client.Get(u.String())
+		if err != nil {
+			return
+		}
+		res.Body.Close()
+		for name := range strings.FieldsSeq(<-asked) {
+			if a, ok := inetAton((&url.URL{Host: name}).Hostname()); ok {
+				if err := d.Check(netip.AddrPortFrom(a, 80)); err != nil {
+					t.Errorf("%q: the proxy was asked for %q: %v", host, name, err)
+				}
+			}
+		}
+	})
+}
+
+// inetAton reads an address as C does: one to four numbers, decimal, octal or hexadecimal, of which the last fills the rest.
+func inetAton(s string) (netip.Addr, bool) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return a, true
+	}
+	parts := strings.Split(strings.TrimSuffix(s, "."), ".")
+	if len(parts) > 4 {
+		return netip.Addr{}, false
+	}
+	var v uint64
+	for i, part := range parts {
+		n, err := strconv.ParseUint(part, 0, 32)
+		if err != nil || strings.ContainsAny(part, "_boBO+") {
+			return netip.Addr{}, false
+		}
+		if i < len(parts)-1 {
+			v |= n & 0xff << (24 - 8*i)
+			continue
+		}
+		v |= n
+	}
+	return netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)}), true
 }
 
 func FuzzCheckURL(f *testing.F) {
