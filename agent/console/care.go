@@ -62,8 +62,12 @@ func (c *console) actPage(v *visit) error {
 func (c *console) act(v *visit) error {
 	ctx, cancel := context.WithTimeout(v.ctx, actWait)
 	defer cancel()
-	if _, err := c.Agent.Act(ctx, v.r.PathValue("name"), v.r.PathValue("action")); err != nil {
+	name := v.r.PathValue("name")
+	if _, err := c.Agent.Act(ctx, name, v.r.PathValue("action")); err != nil {
 		return err
+	}
+	if name == "berth-agent" { // it is what answers here, and is away for a moment
+		return c.render(v, 202, "down", frame{Title: "Restarting", Body: api.PowerState{Action: name}})
 	}
 	return v.redirect("/")
 }

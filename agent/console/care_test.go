@@ -85,6 +85,7 @@ func TestRestartOfAService(t *testing.T) {
 	if !slices.Equal(a.did, []string{"restart berth-registry"}) {
 		t.Errorf("did %q", a.did)
 	}
+	b.get("/").post("/services/berth-agent/restart").is(202, "/services/berth-agent/restart", "The console is restarted.")
 	b.body = ""
 	b.post("/services/berth-registry/restart").is(403, "/services/berth-registry/restart", "The form is an old one")
 }

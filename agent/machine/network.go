@@ -76,7 +76,7 @@ func (m *Machine) ChangeNetwork(ctx context.Context, n setting.Network) (api.Pen
 // noPending refuses a second change of the network.
 func (m *Machine) noPending() error {
 	if _, busy := m.o.System.PendingNetwork(); busy {
-		return fault.New(fault.Conflict, "a change of the network waits for its confirmation").WithHint("confirm or revert it first")
+		return fault.New(fault.Conflict, "a change of the network waits for its confirmation").WithHint("confirm it or take it back first; until the old network is back, that takes up to half a minute")
 	}
 	return nil
 }

@@ -185,7 +185,7 @@ func newPending(m *Model, change api.Pending) page {
 	}
 	p.items = []item{
 		{"Keep the new settings", "", act("The new settings are kept.", func(ctx context.Context) error { return m.agent.ConfirmNetwork(ctx, change.ID) })},
-		{"Take them back now", "", act("The settings from before are in use again.", m.agent.RevertNetwork)},
+		{"Take them back now", "", act("The settings from before come back; if no DHCP server answers, that takes half a minute.", m.agent.RevertNetwork)},
 	}
 	return p
 }
