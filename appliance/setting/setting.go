@@ -146,7 +146,7 @@ func DecodeOver(s Settings, r io.Reader) (Settings, error) {
 		if errors.As(err, &typed) {
 			var all []error
 			for _, text := range typed.Errors {
-				all = append(all, fault.New(fault.Invalid, "%s", text))
+				all = append(all, misread(text))
 			}
 			return s, errors.Join(append(all, s.Check())...)
 		}
