@@ -305,6 +305,13 @@ func TestWizardInABrowser(t *testing.T) {
 	b.fill()
 	b.wants("2 of 6 steps")
 	b.look("16-progress")
+	// An address that is gone does not even refuse.
+	b.run(`AbortSignal.timeout = () => { const c = new AbortController(); setTimeout(() => c.abort(), 10); return c.signal; };
+		window.fetch = (url, how) => new Promise((_, no) => how.signal.addEventListener("abort", () => no(new Error("gone"))))`)
+	b.until(`!document.getElementById("lost").hidden`)
+	b.wants("It has moved: open https://192.0.2.20:5480/.")
+	b.look("16b-lost")
+	b.open(site.url + "/setup/progress")
 	a.mu.Lock()
 	a.setup.Phase = api.Failed
 	a.setup.Steps[2] = api.Step{Title: "Network", Status: "failed", Text: "no address has come within 60 s", Hint: "see whether the network adapter is in the right port group"}

@@ -7,7 +7,7 @@ function progress(live) {
 	const every = Number(live.dataset.every) || 1500;
 	const look = async () => {
 		try {
-			const answer = await fetch(live.dataset.source, { headers: { Accept: "text/html" } });
+			const answer = await fetch(live.dataset.source, { headers: { Accept: "text/html" }, signal: AbortSignal.timeout(4000) }); // an address that is gone answers nothing at all
 			if (answer.redirected || answer.status === 401 || answer.status === 403) {
 				location.assign("/");
 				return;
@@ -21,7 +21,7 @@ function progress(live) {
 		} catch {
 			silent++;
 		}
-		document.getElementById("lost").hidden = silent < 5;
+		document.getElementById("lost").hidden = silent < 3;
 		const phase = live.querySelector("[data-phase]")?.dataset.phase;
 		if (phase === "ready") location.assign(live.dataset.then);
 		else if (phase !== "failed") setTimeout(look, every);
