@@ -184,6 +184,13 @@ func TestSandboxOverridesNothing(t *testing.T) {
 	}
 }
 
+// The packet filter is not given up on a busy host, where it takes half a minute: the network would come up without it.
+func TestPacketFilterHasTime(t *testing.T) {
+	if got := values(t, "berth-firewall.service", "TimeoutStartSec"); !slices.Equal(got, []string{"5min"}) {
+		t.Errorf("it has %v", got)
+	}
+}
+
 // The users and groups that units name are made.
 func TestUsersAreMade(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(tree(t), "usr/lib/sysusers.d/berth.conf"))
