@@ -70,7 +70,7 @@ func (m *Machine) checks() []health.Check {
 			continue
 		}
 		list = append(list, health.Check{Name: strings.TrimPrefix(s.name, "berth-"), About: s.title, DependsOn: needs(s.name),
-			Probe: func(ctx context.Context) error { return m.probeUnit(ctx, s.name) }, Hint: "look at its journal (journalctl -u " + s.name + "), and restart it"})
+			Probe: func(ctx context.Context) error { return m.probeUnit(ctx, s.name) }, Hint: "start it again, under Services; the logs (journalctl -u " + s.name + ") say why it stopped"})
 	}
 	list = append(list,
 		health.Check{Name: "registry's own checks", About: "what the registry says of itself", DependsOn: []string{"core", "registry", "token", "jobs"},
