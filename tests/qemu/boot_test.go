@@ -183,7 +183,11 @@ func (c *client) login(t *testing.T) {
 	t.Helper()
 	m, sh := c.m, c.sh
 	// The CA, from the page that everybody may read, where Docker's manual wants it.
-	ca := m.Command(t, sh, "curl", "--silent", "--fail", "--insecure", console+"ca.crt")
+	ca := ""
+	m.Wait(t, "the CA", 2*time.Minute, func(ctx context.Context) (err error) {
+		ca, err = m.Read(ctx, console+"ca.crt")
+		return err
+	})
 	dir := filepath.Join("/etc/docker/certs.d", qemu.Address)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -196,9 +200,13 @@ func (c *client) login(t *testing.T) {
 	if err := os.WriteFile(file, []byte(ca), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if status, err := m.Get(t.Context(), registry, file); err != nil || status != "401" {
-		t.Fatalf("with the CA: %s, %v", status, err)
-	}
+	m.Wait(t, "the registry, with the CA", 2*time.Minute, func(ctx context.Context) error {
+		status, err := m.Get(ctx, registry, file)
+		if err == nil && status != "401" {
+			err = fmt.Errorf("it answers %s", status)
+		}
+		return err
+	})
 	sh.Input(t, adminPassword, "docker", "login", qemu.Address, "--username", "admin", "--password-stdin")
 }
 

@@ -118,7 +118,7 @@ func (m *Machine) Start(t *testing.T) {
 	if memory == 0 {
 		memory = 2048
 	}
-	args := []string{"netns", "exec", m.Namespace, "nice", "-n", "5", "qemu-system-x86_64",
+	args := []string{"netns", "exec", m.Namespace, "qemu-system-x86_64",
 		"-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", fmt.Sprint(memory),
 		"-display", "none", "-vga", "std", "-nodefaults", "-no-user-config",
 		"-serial", "file:" + m.Serial(),
