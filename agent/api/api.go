@@ -5,6 +5,8 @@
 package api
 
 import (
+	"net/url"
+	"strings"
 	"time"
 
 	"berth/appliance/setting"
@@ -243,4 +245,23 @@ type Fault struct {
 // Errors is the body of every answer that is no success.
 type Errors struct {
 	Errors []Fault `json:"errors"`
+}
+
+// DockerHost is what docker login is given for the registry at one of the URLs: its
+// host, and the port if it is not 443. A name without a dot is none for Docker, which
+// would look for it on Docker Hub.
+func DockerHost(urls []string) string {
+	found := ""
+	for _, s := range urls {
+		u, err := url.Parse(s)
+		switch {
+		case err != nil:
+			continue
+		case strings.ContainsAny(u.Host, ".:"):
+			return u.Host
+		case found == "":
+			found = u.Host
+		}
+	}
+	return found
 }

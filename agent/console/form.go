@@ -185,7 +185,7 @@ func functions() template.FuncMap {
 		"bytes":       bytesOf,
 		"size":        func(n int64) string { return bytesOf(uint64(max(n, 0))) },
 		"fingerprint": fingerprint,
-		"sentence":    sentence,
+		"sentence":    fault.Sentence,
 		"offered":     offered,
 		"id":          id,
 		"label":       labelOf,

@@ -3,7 +3,6 @@ package console
 import (
 	"context"
 	"net/netip"
-	"net/url"
 	"strings"
 	"time"
 
@@ -68,30 +67,12 @@ func (c *console) summary(v *visit, about api.About) error {
 	b.Certificates, err = c.Agent.Certificates(v.ctx)
 	miss("Certificates", err)
 	b.Own = err == nil && !b.Certificates.Supplied && b.Certificates.CA != nil
-	b.Login = registryHost(b.Status.Registry)
+	b.Login = api.DockerHost(b.Status.Registry)
 	page := "summary"
 	if v.r.URL.Query().Has("part") {
 		page = "state"
 	}
 	return c.render(v, 200, page, frame{Title: "Summary", Body: b})
-}
-
-// registryHost is what docker login is given: host, and port if it is not 443. A name
-// without a dot is none for Docker, which would look for it on Docker Hub.
-func registryHost(urls []string) string {
-	first := ""
-	for _, s := range urls {
-		u, err := url.Parse(s)
-		switch {
-		case err != nil:
-			continue
-		case strings.ContainsAny(u.Host, ".:"):
-			return u.Host
-		case first == "":
-			first = u.Host
-		}
-	}
-	return first
 }
 
 // loginBody is the page for who is not known yet.
@@ -255,7 +236,7 @@ func (c *console) result(v *visit) error {
 		return v.redirect("/setup/progress")
 	}
 	d := c.drafts.of(v.session, known)
-	b := resultBody{Setup: known, Login: registryHost(known.Registry), Own: d.certificate == ownCertificate,
+	b := resultBody{Setup: known, Login: api.DockerHost(known.Registry), Own: d.certificate == ownCertificate,
 		Directory: strings.HasPrefix(d.answers.Shown("registry.auth_mode"), "ldap") || strings.HasPrefix(d.answers.Shown("registry.auth_mode"), "oidc"),
 		VCenter:   d.answers.Given("vcenter.address") && !d.answers.Given("vcenter.thumbprint")}
 	return c.render(v, 200, "result", frame{Title: "The appliance is ready", Body: b})

@@ -3,8 +3,6 @@ package console
 import (
 	"fmt"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 )
 
 // bytesOf is a size in words.
@@ -25,17 +23,4 @@ func fingerprint(f string) []string {
 		out = append(out, strings.Join(pairs[i:min(i+4, len(pairs))], ":"))
 	}
 	return out
-}
-
-// sentence makes one of a fault's text: a capital letter and a full stop.
-func sentence(text string) string {
-	r, n := utf8.DecodeRuneInString(text)
-	if n == 0 {
-		return ""
-	}
-	text = string(unicode.ToUpper(r)) + text[n:]
-	if !strings.HasSuffix(text, ".") && !strings.HasSuffix(text, "?") {
-		text += "."
-	}
-	return text
 }

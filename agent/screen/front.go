@@ -9,6 +9,7 @@ import (
 	tea "charm.land/bubbletea/v2"
 
 	"berth/agent/api"
+	"berth/appliance/fault"
 )
 
 // front is what everybody sees who opens the console, logged in or not.
@@ -217,7 +218,7 @@ func (f *front) progress(w, h int) []line {
 				why = append(why, nil)
 				why = append(why, prose(bad, 2, st.Title+": "+st.Text, w)...)
 				if st.Hint != "" {
-					why = append(why, prose(paper, 2, "What to do: "+sentence(st.Hint), w)...)
+					why = append(why, prose(paper, 2, "What to do: "+fault.Sentence(st.Hint), w)...)
 				}
 				why = append(why, say(paper, "  Press <F2> or <C> to look at the network and the logs, or to try again."))
 			}
@@ -294,28 +295,10 @@ func (f *front) ready(w, h int) []line {
 	if s.Fingerprint != "" && len(out) < h {
 		out = append(out, line{{paper, "  " + pad("", labelWidth)}, {faded, "(SHA-256 fingerprint: compare it with what the browser shows)"}})
 	}
-	if host := registryHost(s.Registry); host != "" && len(out)+2 <= h {
+	if host := api.DockerHost(s.Registry); host != "" && len(out)+2 <= h {
 		out = append(out, nil, pair("Log in with", paper, "docker login "+host))
 	}
 	return out
-}
-
-// registryHost is what docker login is given: host, and port if it is not 443. A name
-// without a dot is none for Docker, which would look for it on Docker Hub.
-func registryHost(urls []string) string {
-	found := ""
-	for _, s := range urls {
-		u, err := url.Parse(s)
-		switch {
-		case err != nil:
-			continue
-		case strings.ContainsAny(u.Host, ".:"):
-			return u.Host
-		case found == "":
-			found = u.Host
-		}
-	}
-	return found
 }
 
 // planned is what will happen by itself, and what does not happen meanwhile.
@@ -324,7 +307,7 @@ func (f *front) planned(w int) []line {
 	say := func(text string) { out = append(out, prose(bad, labelWidth+2, text, w)...) }
 	s := f.status
 	if s.ReadOnly != "" {
-		say("The registry takes no pushes. " + sentence(s.ReadOnly))
+		say("The registry takes no pushes. " + fault.Sentence(s.ReadOnly))
 	}
 	if p := s.Pending; p != nil {
 		say("A change of the network is taken back at " + p.Until.UTC().Format("15:04:05 MST") + " unless it is confirmed.")
@@ -343,9 +326,9 @@ func (f *front) problems(w, limit int) []line {
 			out = append(out, say(faded, strings.Repeat(" ", labelWidth+2)+fmt.Sprintf("and %d more: see the console", len(f.status.Problems)-limit)))
 			break
 		}
-		out = append(out, prose(bad, labelWidth+2, sentence(p.Text), w)...)
+		out = append(out, prose(bad, labelWidth+2, fault.Sentence(p.Text), w)...)
 		if p.Hint != "" {
-			out = append(out, prose(paper, labelWidth+2, sentence(p.Hint), w)...)
+			out = append(out, prose(paper, labelWidth+2, fault.Sentence(p.Hint), w)...)
 		}
 	}
 	return out

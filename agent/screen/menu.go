@@ -136,7 +136,7 @@ func newProgress(m *Model) page {
 			if st.Status == api.Failed {
 				out = append(out, nil)
 				out = append(out, prose(bad, 2, st.Title+": "+st.Text, w)...)
-				out = append(out, prose(paper, 2, sentence(st.Hint), w)...)
+				out = append(out, prose(paper, 2, fault.Sentence(st.Hint), w)...)
 			}
 		}
 		return out

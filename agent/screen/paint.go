@@ -3,7 +3,6 @@ package screen
 import (
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"charm.land/lipgloss/v2"
 )
@@ -85,19 +84,6 @@ func plain(text string) string {
 		}
 		return '?'
 	}, text)
-}
-
-// sentence makes one of a fault's text: a capital letter and a full stop.
-func sentence(text string) string {
-	r, n := utf8.DecodeRuneInString(text)
-	if n == 0 {
-		return ""
-	}
-	text = string(unicode.ToUpper(r)) + text[n:]
-	if !strings.HasSuffix(text, ".") && !strings.HasSuffix(text, "?") {
-		text += "."
-	}
-	return text
 }
 
 // wrap breaks text into lines of at most w columns, at spaces where there are any.

@@ -253,5 +253,5 @@ func words(err error) (text, hint string) {
 	if f.Kind == fault.Internal && f.Err != nil {
 		text, hint = f.Err.Error(), ""
 	}
-	return sentence(text), sentence(hint)
+	return fault.Sentence(text), fault.Sentence(hint)
 }

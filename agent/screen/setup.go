@@ -82,7 +82,7 @@ func (s *setup) build() {
 		for _, f := range s.faults {
 			if wizard.PageOf(f.Field).Name == p.Name {
 				mark = " !! "
-				about = sentence(f.Text) + "\n" + about
+				about = fault.Sentence(f.Text) + "\n" + about
 			}
 		}
 		for _, f := range p.Fields {
@@ -231,7 +231,7 @@ func (s *setup) inputs(q property.Property) []*field {
 	f := newField(q.Name(), q.Label, value, wizard.Help(q))
 	for _, x := range s.faults {
 		if x.Field == q.Name() {
-			f.fault = sentence(x.Text)
+			f.fault = fault.Sentence(x.Text)
 		}
 	}
 	switch {

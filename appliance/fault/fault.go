@@ -10,6 +10,9 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Kind classifies a fault by what its receiver can do about it.
@@ -101,4 +104,18 @@ func Of(err error) *Error {
 func Is(err error, k Kind) bool {
 	f, ok := errors.AsType[*Error](err)
 	return ok && f.Kind == k
+}
+
+// Sentence makes one, for people, of a fault's text or hint: a capital letter and a
+// full stop.
+func Sentence(text string) string {
+	r, n := utf8.DecodeRuneInString(text)
+	if n == 0 {
+		return ""
+	}
+	text = string(unicode.ToUpper(r)) + text[n:]
+	if !strings.HasSuffix(text, ".") && !strings.HasSuffix(text, "?") {
+		text += "."
+	}
+	return text
 }

@@ -51,11 +51,18 @@ func (a appliance) push() (int, string) {
 	a.t.Helper()
 	content := []byte(fmt.Sprint("blob ", time.Now().UnixNano()))
 	sum := sha256.Sum256(content)
-	r, err := http.NewRequestWithContext(a.t.Context(), "POST", "https://"+a.Address().String()+"/v2/library/small/blobs/uploads/?digest=sha256:"+hex.EncodeToString(sum[:]), strings.NewReader(string(content)))
+	return a.ask("POST", "/v2/library/small/blobs/uploads/?digest=sha256:"+hex.EncodeToString(sum[:]), "application/octet-stream", string(content))
+}
+
+// ask calls the registry as its administrator, and gives the answer.
+func (a appliance) ask(method, path, kind, body string) (int, string) {
+	a.t.Helper()
+	r, err := http.NewRequestWithContext(a.t.Context(), method, "https://"+a.Address().String()+path, strings.NewReader(body))
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	r.SetBasicAuth("admin", registryPassword)
+	r.Header.Set("Content-Type", kind)
 	c := a.Client(nil)
 	defer c.CloseIdleConnections()
 	resp, err := c.Do(r)

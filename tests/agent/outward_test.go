@@ -19,24 +19,11 @@ import (
 // api asks the registry's REST API as its administrator.
 func (a appliance) api(method, path, body string, want int) string {
 	a.t.Helper()
-	r, err := http.NewRequestWithContext(a.t.Context(), method, "https://"+a.Address().String()+"/api/v2.0"+path, strings.NewReader(body))
-	if err != nil {
-		a.t.Fatal(err)
+	code, got := a.ask(method, "/api/v2.0"+path, "application/json", body)
+	if code != want {
+		a.t.Fatalf("%s %s: %d %s", method, path, code, got)
 	}
-	r.SetBasicAuth("admin", registryPassword)
-	r.Header.Set("Content-Type", "application/json")
-	c := a.Client(nil)
-	defer c.CloseIdleConnections()
-	resp, err := c.Do(r)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, _ := io.ReadAll(resp.Body)
-	if resp.StatusCode != want {
-		a.t.Fatalf("%s %s: %s %s", method, path, resp.Status, b)
-	}
-	return string(b)
+	return got
 }
 
 // What the administrator sets for the proxy is in force at once: a webhook for a name that the proxy alone knows arrives.
