@@ -235,13 +235,19 @@ func (m Machine) disk(ctx context.Context, w *firstboot.Work, place Place, role 
 		if d, err = disk.Probe(d.Device); err != nil {
 			return "", err
 		}
-	} else if !again {
-		said = "took over " + d.Device + " for " + string(role)
-	}
-	if err := w.Place(role, firstboot.DiskState{UUID: d.UUID, TakenOver: !again && !place.Format || known.TakenOver}); err != nil {
-		return "", err
 	}
 	if err := disk.Mount(ctx, d, at); err != nil {
+		return "", err
+	}
+	now := firstboot.DiskState{UUID: d.UUID, TakenOver: known.TakenOver}
+	if !again && !place.Format {
+		// One without files is this appliance's own: a cut came between its file system
+		// and the state.
+		if now.TakenOver = used(at); now.TakenOver {
+			said = "took over " + d.Device + " for " + string(role)
+		}
+	}
+	if err := w.Place(role, now); err != nil {
 		return "", err
 	}
 	if bytes, grown, err := disk.Grow(ctx, d.Device); err != nil {
@@ -250,6 +256,13 @@ func (m Machine) disk(ctx context.Context, w *firstboot.Work, place Place, role 
 		said = fmt.Sprintf("%s has grown to %d GiB", role, bytes>>30)
 	}
 	return said, nil
+}
+
+// used reports whether there is something in a file system but what mke2fs makes. What
+// cannot be read counts as something.
+func used(at string) bool {
+	entries, err := os.ReadDir(at)
+	return err != nil || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() != "lost+found" })
 }
 
 // takenOver are the roles that a disk from an earlier appliance has.

@@ -320,6 +320,10 @@ func TestPasswordChange(t *testing.T) {
 	want(t, b.ChangePassword(ctx, id, password, password), fault.Invalid)
 	want(t, b.ChangePassword(ctx, id, password, "weak"), fault.Invalid)
 	want(t, b.ResetPassword(ctx, 99, "Changed12345"), fault.NotFound)
+	want(t, b.ResetPassword(ctx, id, password), fault.Invalid)
+	if changed, err := b.EnsurePassword(ctx, id, password); changed || err != nil {
+		t.Errorf("the password that it has: %v, %v", changed, err)
+	}
 	if err := b.ChangePassword(ctx, id, password, "Changed12345"); err != nil {
 		t.Error(err)
 	}

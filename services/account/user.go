@@ -190,49 +190,63 @@ func (s *Store) changeUser(ctx context.Context, id int64, operation, sql string,
 
 // ChangePassword sets a user's own password, given the old one.
 func (s *Store) ChangePassword(ctx context.Context, id int64, old, password string) error {
-	return s.setPassword(ctx, id, &old, password)
+	return another(s.setPassword(ctx, id, &old, password))
 }
 
 // ResetPassword sets a user's password on an administrator's word.
 func (s *Store) ResetPassword(ctx context.Context, id int64, password string) error {
+	return another(s.setPassword(ctx, id, nil, password))
+}
+
+// EnsurePassword is ResetPassword for who may have done it before: nothing is changed,
+// and nothing is wrong, if the user has the password already.
+func (s *Store) EnsurePassword(ctx context.Context, id int64, password string) (changed bool, err error) {
 	return s.setPassword(ctx, id, nil, password)
 }
 
-func (s *Store) setPassword(ctx context.Context, id int64, old *string, password string) error {
+// another refuses a new password that is the old one.
+func another(changed bool, err error) error {
+	if err == nil && !changed {
+		return fault.New(fault.Invalid, "the new password is the old one").On("new_password")
+	}
+	return err
+}
+
+// setPassword changes nothing if the password is the one that the user has.
+func (s *Store) setPassword(ctx context.Context, id int64, old *string, password string) (changed bool, err error) {
 	var name, source, stored string
-	err := s.pool.QueryRow(ctx, `SELECT username, source, password FROM users WHERE id = $1`, id).Scan(&name, &source, &stored)
+	err = s.pool.QueryRow(ctx, `SELECT username, source, password FROM users WHERE id = $1`, id).Scan(&name, &source, &stored)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return fault.New(fault.NotFound, "user %d not found", id)
+		return false, fault.New(fault.NotFound, "user %d not found", id)
 	}
 	if err != nil {
-		return database.Fault(err)
+		return false, database.Fault(err)
 	}
 	if source != Local {
-		return elsewhere(name)
+		return false, elsewhere(name)
 	}
 	if old != nil {
 		ok, err := s.hasher.verify(ctx, stored, *old)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if !ok {
-			return fault.New(fault.Forbidden, "the current password is wrong").On("old_password")
+			return false, fault.New(fault.Forbidden, "the current password is wrong").On("old_password")
 		}
 	}
 	if err := CheckStrength(password); err != nil {
-		return err
+		return false, err
 	}
-	if same, err := s.hasher.verify(ctx, stored, password); err != nil {
-		return err
-	} else if same {
-		return fault.New(fault.Invalid, "the new password is the old one").On("new_password")
+	if same, err := s.hasher.verify(ctx, stored, password); err != nil || same {
+		return false, err
 	}
 	hash, err := s.hasher.hash(ctx, password)
 	if err != nil {
-		return err
+		return false, err
 	}
-	return s.changeUser(ctx, id, "update", `
+	err = s.changeUser(ctx, id, "update", `
 		UPDATE users SET password = $2, updated_at = now() WHERE id = $1 RETURNING username`, hash)
+	return err == nil, err
 }
 
 // Empty reports whether there are no users at all, not even admin.

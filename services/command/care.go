@@ -128,7 +128,8 @@ func (a *app) resetPassword() *cobra.Command {
 				return err
 			}
 		}
-		if err := n.accounts.ResetPassword(ctx, u.ID, password.Reveal()); err != nil {
+		changed, err := n.accounts.EnsurePassword(ctx, u.ID, password.Reveal())
+		if err != nil {
 			return err
 		}
 		if u.Username == "admin" {
@@ -141,7 +142,11 @@ func (a *app) resetPassword() *cobra.Command {
 			_, err = fmt.Fprintln(a.stdout, password.Reveal())
 			return err
 		}
-		_, err = fmt.Fprintf(a.stdout, "%s has a new password\n", name)
+		said := "has a new password"
+		if !changed {
+			said = "had that password already"
+		}
+		_, err = fmt.Fprintln(a.stdout, name, said)
 		return err
 	})
 	c.Flags().StringVar(&file, "password-file", "", "take the password from `file` (default: standard input)")

@@ -143,16 +143,25 @@ func TestOneDisk(t *testing.T) {
 }
 
 // A new appliance takes over the disks of an earlier one, with everything on them, and its administrator has the password
-// that was chosen now.
+// that was chosen now, which may be the one that it had.
 func TestTakesOverDisks(t *testing.T) {
 	t.Parallel()
+	for name, password := range map[string]string{"another password": "Another-Passw0rd", "the same password": passwords()["registry.admin_password"]} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			takeOver(t, password)
+		})
+	}
+}
+
+func takeOver(t *testing.T, password string) {
 	m := boot.Start(t, boot.Options{Environment: passwords("network.hostname", "old.berth.test")})
 	m.Serving(t, time.Minute)
 	before := phase(t, m, firstboot.Ready)
 	m.Command(t, "berth", "admin", "project", "create", "kept")
 	ca := m.File(setting.DataMount + "/ca.crt")
 	m.Command(t, "sh", "-c", "rm -rf "+setting.StateDir+"/* /etc/berth/appliance.yaml "+setting.SecretsDir+"/*")
-	environment := passwords("network.hostname", "new.berth.test", "registry.admin_password", "Another-Passw0rd")
+	environment := passwords("network.hostname", "new.berth.test", "registry.admin_password", password)
 	if err := m.SetDocument(boot.Document(environment)); err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +173,7 @@ func TestTakesOverDisks(t *testing.T) {
 			t.Errorf("%s is %+v and was %+v", role, d, before.Disks[role])
 		}
 	}
-	admin(t, m, "Another-Passw0rd")
+	admin(t, m, password)
 	if out := m.Command(t, "berth", "admin", "project", "list"); !strings.Contains(out, "kept") {
 		t.Errorf("the projects are %s", out)
 	}
