@@ -73,6 +73,9 @@ func (m *Machine) ChangeNetwork(ctx context.Context, n setting.Network) (api.Pen
 	return *done.Pending, nil
 }
 
+// commitTime is how long the end of a confirmed change is waited for.
+const commitTime = 15 * time.Second
+
 // noPending refuses a second change of the network.
 func (m *Machine) noPending() error {
 	if _, busy := m.o.System.PendingNetwork(); busy {
@@ -83,7 +86,9 @@ func (m *Machine) noPending() error {
 
 // ConfirmNetwork keeps a change. over is the address of ours that the confirmation
 // came to; the zero value: over the unix socket, where whoever asks sits at the
-// machine. An empty id is the change that is pending.
+// machine. An empty id is the change that is pending. What follows from it (settings,
+// certificate, services that tell the name) is waited for, so that whoever comes next
+// finds no change under way; if that takes long, it ends by itself.
 func (m *Machine) ConfirmNetwork(ctx context.Context, id string, over netip.Addr) error {
 	p, err := m.PendingNetwork()
 	if err != nil {
@@ -92,7 +97,15 @@ func (m *Machine) ConfirmNetwork(ctx context.Context, id string, over netip.Addr
 	if id == "" {
 		id = p.ID
 	}
-	return m.o.System.ConfirmNetwork(ctx, id, over)
+	if err := m.o.System.ConfirmNetwork(ctx, id, over); err != nil {
+		return err
+	}
+	for end := time.Now().Add(commitTime); time.Now().Before(end); {
+		if now, busy := m.o.System.PendingNetwork(); !busy || now.ID != id || !pause.For(ctx, 50*time.Millisecond) {
+			break
+		}
+	}
+	return nil
 }
 
 // RevertNetwork takes a change back now.
