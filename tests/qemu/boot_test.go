@@ -240,10 +240,8 @@ func (c *client) pull(t *testing.T, name string) {
 func TestDiskHoldsNothingToShare(t *testing.T) {
 	m := qemu.New(t, qemu.Options{})
 	tree := t.TempDir()
-	// The root file system begins after the BIOS boot partition and the ESP (packer/debian/disk.sh).
-	disk := m.Disk(diskrole.System) + "?offset=" + strconv.Itoa(66<<20)
-	if out, err := exec.Command("debugfs", "-R", "rdump / "+tree, disk).CombinedOutput(); err != nil {
-		t.Fatalf("debugfs: %v: %s", err, out)
+	if err := m.Dump("/", tree); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(tree, "usr/bin/berth-agent")); err != nil {
 		t.Fatal(err)

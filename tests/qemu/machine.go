@@ -248,15 +248,23 @@ func (m *Machine) Shutdown(t *testing.T) {
 	}
 }
 
+// Dump copies a directory of the root file system of a VM that is off.
+func (m *Machine) Dump(path, into string) error {
+	// It begins after the BIOS boot partition and the ESP (packer/debian/disk.sh).
+	disk := m.Disk(diskrole.System) + "?offset=" + strconv.Itoa(66<<20)
+	if out, err := exec.Command("debugfs", "-R", "rdump "+path+" "+into, disk).CombinedOutput(); err != nil {
+		return fmt.Errorf("debugfs: %w: %s", err, out)
+	}
+	return nil
+}
+
 // journal cuts the power and gives what Berth's units have said since the last start, as far as it has reached the disk.
 func (m *Machine) journal(t *testing.T) string {
 	t.Helper()
 	m.Kill(t)
 	dir := t.TempDir()
-	// The root file system begins after the BIOS boot partition and the ESP (packer/debian/disk.sh).
-	disk := m.Disk(diskrole.System) + "?offset=" + strconv.Itoa(66<<20)
-	if out, err := exec.Command("debugfs", "-R", "rdump /var/log/journal "+dir, disk).CombinedOutput(); err != nil {
-		return fmt.Sprintf("no journal: debugfs: %v: %s", err, out)
+	if err := m.Dump("/var/log/journal", dir); err != nil {
+		return "no journal: " + err.Error()
 	}
 	out, err := exec.Command("journalctl", "--directory", filepath.Join(dir, "journal"), "--boot", "--unit=berth-*", "--lines=60", "--output=short-monotonic", "--no-pager", "--quiet").CombinedOutput()
 	if err != nil {
